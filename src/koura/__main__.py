@@ -1,0 +1,5 @@
+"""`python -m koura` is the command `koura`."""
+
+from koura.cli.main import main
+
+main()

@@ -1,0 +1,75 @@
+"""`koura`: one table of commands, each in a file of its own that is imported when it is called.
+
+Exit status: 0 done, 1 refused or failed (one line on stderr: what, where, what to do), 64 usage, 65 bad data, 77 no permission.
+A command ends with `Failed`; nothing else leaves it but its output.
+"""
+
+import importlib
+import os
+import sys
+
+import click
+
+import koura
+
+COMMANDS: dict[str, str] = {}  # name -> module below koura.cli whose `command` it is
+
+DONE, FAILED, USAGE, BAD_DATA, NO_PERMISSION = 0, 1, 64, 65, 77
+
+
+class Failed(Exception):
+    """The command ends here: one line for a person, and the exit status."""
+
+    def __init__(self, line: str, status: int = FAILED) -> None:
+        super().__init__(line)
+        self.line = line
+        self.status = status
+
+
+class _Commands(click.Group):
+    """The table as a click group: a command costs its import only when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module = COMMANDS.get(cmd_name)
+        if module is None:
+            return None
+        found = importlib.import_module(f"koura.cli.{module}").command
+        assert isinstance(found, click.Command)
+        return found
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(koura.__version__, "-V", "--version", prog_name="koura")
+def koura_command() -> None:
+    """IPsec without the kernel: ESP, AH, IPComp, policies, PF_KEY and setkey in user space."""
+
+
+def run(command: click.Command, name: str, arguments: list[str] | None = None) -> int:
+    """Run a command and give its exit status; what went wrong is on stderr, in one line."""
+    try:
+        result = command.main(args=arguments, prog_name=name, standalone_mode=False)
+    except Failed as end:
+        click.echo(f"{name}: {end.line}", err=True)
+        return end.status
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx is not None else name
+        click.echo(f"{where}: {error.format_message()} (see {where} --help)", err=True)
+        return USAGE
+    except click.ClickException as error:
+        click.echo(f"{name}: {error.format_message()}", err=True)
+        return FAILED
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone; nothing is left to say, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    return result if isinstance(result, int) else DONE
+
+
+def main() -> None:
+    """The entry point of `koura`."""
+    sys.exit(run(koura_command, "koura"))

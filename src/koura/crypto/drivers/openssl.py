@@ -1,0 +1,135 @@
+"""Ciphers and AEADs by `cryptography` (OpenSSL). A cipher that the build lacks raises UnsupportedAlgorithm when it is first used."""
+
+from collections.abc import Callable
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.decrepit.ciphers import algorithms as decrepit
+from cryptography.hazmat.primitives.ciphers import BlockCipherAlgorithm, Cipher, CipherContext, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESCCM, AESGCM, ChaCha20Poly1305
+
+from koura.crypto.algorithm import Algorithm
+from koura.errors import Malformed, Unauthentic
+
+Crypt = Callable[[bytes, bytes], bytes]  # (iv, octets) -> octets
+
+_BLOCKS: dict[str, Callable[[bytes], BlockCipherAlgorithm]] = {
+    "aes-cbc": algorithms.AES, "camellia-cbc": decrepit.Camellia, "3des-cbc": decrepit.TripleDES, "blowfish-cbc": decrepit.Blowfish,
+    "cast128-cbc": decrepit.CAST5,
+}  # fmt: skip
+
+
+class Aead:
+    """GCM, CCM or ChaCha20-Poly1305: nonce = salt || iv."""
+
+    __slots__ = ("_aead", "_key", "_salt", "align_octets", "icv_octets", "iv_octets")
+
+    def __init__(self, algorithm: Algorithm, key: bytes) -> None:
+        salt = algorithm.salt_octets
+        self._key, self._salt = key[:-salt], key[-salt:]
+        self.iv_octets, self.icv_octets, self.align_octets = algorithm.iv_octets, algorithm.icv_octets, algorithm.align_octets
+        self._aead: AESGCM | AESCCM | ChaCha20Poly1305
+        if algorithm.name == "chacha20-poly1305":
+            self._aead = ChaCha20Poly1305(self._key)
+        elif algorithm.name.startswith("aes-ccm"):
+            self._aead = AESCCM(self._key, tag_length=algorithm.icv_octets)
+        else:
+            self._aead = AESGCM(self._key)
+
+    def seal(self, iv: bytes, clear: bytes, aad: bytes, tail: bytes = b"") -> bytes:
+        assert not tail
+        sealed = self._aead.encrypt(self._salt + iv, clear, aad)
+        return sealed[: len(clear) + self.icv_octets]
+
+    def open(self, iv: bytes, sealed: bytes, aad: bytes, tail: bytes = b"") -> bytes:
+        assert not tail
+        if len(sealed) < self.icv_octets:
+            raise Unauthentic
+        try:
+            if self.icv_octets < 16 and isinstance(self._aead, AESGCM):
+                return self._open_truncated(iv, sealed, aad)
+            return self._aead.decrypt(self._salt + iv, sealed, aad)
+        except InvalidTag as error:
+            raise Unauthentic from error
+
+    def _open_truncated(self, iv: bytes, sealed: bytes, aad: bytes) -> bytes:
+        """GCM with an ICV of 8 or 12 octets. RFC 4106 §6."""
+        cut = len(sealed) - self.icv_octets
+        mode = modes.GCM(self._salt + iv, sealed[cut:], min_tag_length=self.icv_octets)
+        running = Cipher(algorithms.AES(self._key), mode).decryptor()
+        running.authenticate_additional_data(aad)
+        return running.update(sealed[:cut]) + running.finalize()
+
+
+class Gmac:
+    """ENCR_NULL_AUTH_AES_GMAC: nothing is encrypted; aad || iv || clear is authenticated. RFC 4543 §3."""
+
+    __slots__ = ("_aead", "_salt", "align_octets", "icv_octets", "iv_octets")
+
+    def __init__(self, algorithm: Algorithm, key: bytes) -> None:
+        self._aead, self._salt = AESGCM(key[:-4]), key[-4:]
+        self.iv_octets, self.icv_octets, self.align_octets = algorithm.iv_octets, algorithm.icv_octets, algorithm.align_octets
+
+    def seal(self, iv: bytes, clear: bytes, aad: bytes, tail: bytes = b"") -> bytes:
+        assert not tail
+        return clear + self._aead.encrypt(self._salt + iv, b"", aad + iv + clear)
+
+    def open(self, iv: bytes, sealed: bytes, aad: bytes, tail: bytes = b"") -> bytes:
+        assert not tail
+        cut = len(sealed) - self.icv_octets
+        if cut < 0:
+            raise Unauthentic
+        try:
+            self._aead.decrypt(self._salt + iv, sealed[cut:], aad + iv + sealed[:cut])
+        except InvalidTag as error:
+            raise Unauthentic from error
+        return sealed[:cut]
+
+
+def aead(algorithm: Algorithm, key: bytes) -> Aead | Gmac:
+    """The AEAD session for a row; `key` with its salt at the end, sizes already checked."""
+    return Gmac(algorithm, key) if algorithm.name == "aes-gmac" else Aead(algorithm, key)
+
+
+def cipher(algorithm: Algorithm, key: bytes) -> tuple[Crypt, Crypt]:
+    """(encrypt, decrypt) for a CIPHER row."""
+    if algorithm.name == "null":
+        return (lambda iv, octets: octets), (lambda iv, octets: octets)
+    if algorithm.name == "aes-ctr":
+        return _ctr(lambda block: Cipher(algorithms.AES(key[:-4]), modes.CTR(block)).encryptor(), key[-4:])
+    if algorithm.name == "camellia-ctr":
+        return _camellia_ctr(key)
+    name, block_key = ("3des-cbc", key * 3) if algorithm.name == "des-cbc" else (algorithm.name, key)
+    block = _BLOCKS[name](block_key)
+
+    def crypt(context: CipherContext, octets: bytes) -> bytes:
+        try:
+            return context.update(octets) + context.finalize()
+        except ValueError as error:
+            raise Malformed(algorithm.name, "not whole blocks") from error
+
+    return (
+        lambda iv, octets: crypt(Cipher(block, modes.CBC(iv)).encryptor(), octets),
+        lambda iv, octets: crypt(Cipher(block, modes.CBC(iv)).decryptor(), octets),
+    )
+
+
+def _ctr(start: Callable[[bytes], CipherContext], salt: bytes) -> tuple[Crypt, Crypt]:
+    """Counter block: salt || iv || 1. RFC 3686 §4."""
+
+    def crypt(iv: bytes, octets: bytes) -> bytes:
+        return start(salt + iv + b"\0\0\0\1").update(octets)
+
+    return crypt, crypt
+
+
+def _camellia_ctr(key: bytes) -> tuple[Crypt, Crypt]:
+    """Camellia in counter mode over single blocks: OpenSSL's binding has no CTR for it. RFC 5529 §2.1."""
+    cipher_, salt = Cipher(decrepit.Camellia(key[:-4]), modes.ECB()), key[-4:]
+
+    def crypt(iv: bytes, octets: bytes) -> bytes:
+        count = -(-len(octets) // 16)
+        blocks = b"".join(salt + iv + number.to_bytes(4, "big") for number in range(1, count + 1))
+        stream = cipher_.encryptor().update(blocks)[: len(octets)]
+        return (int.from_bytes(octets, "big") ^ int.from_bytes(stream, "big")).to_bytes(len(octets), "big")
+
+    return crypt, crypt

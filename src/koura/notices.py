@@ -1,0 +1,129 @@
+"""What only the host knows, and tells the stack through `Stack.notice`. Values; what they do is in `stack`.
+
+Rank 3: everything below can be named in them, and only `stack` and what lies above it reads them.
+"""
+
+from dataclasses import dataclass
+
+from koura.spd.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The ledger reserved the next block of numbers for an SA: it may send up to and with `sequence_end`, and `iv_count` more IVs."""
+
+    slot: int
+    epoch: int
+    sequence_end: int
+    iv_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class SocketPolicy:
+    """setsockopt(IP_IPSEC_POLICY): a socket's own policy for the policy's direction. R20, R27, M31. Refused is raised to the caller."""
+
+    socket: int
+    policy: Policy
+    is_privileged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SocketBound:
+    """Which inbound packets are a socket's: its protocol and local end; `remote` b'' while not connected, `local` b'' for every address."""
+
+    socket: int
+    protocol: int
+    local: bytes
+    port: int
+    remote: bytes = b""
+    remote_port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SocketAccepted:
+    """accept(2): the new socket gets copies of the listener's policies (M32)."""
+
+    listener: int
+    socket: int
+
+
+@dataclass(frozen=True, slots=True)
+class SocketGone:
+    """A socket was closed: its policies end, and it owns no packets any more."""
+
+    socket: int
+
+
+@dataclass(frozen=True, slots=True)
+class PathMtu:
+    """What the host knows of a route: packets to `destination` (b'': all others) may have `mtu_octets` on the first link. 0: forget it."""
+
+    destination: bytes
+    mtu_octets: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerMoved:
+    """A peer behind a NAT has a new mapping (someone authenticated it): SAs to and from it move there. RFC 3947 §5.2, M24."""
+
+    old: bytes
+    old_port: int
+    new: bytes
+    new_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeySocketOpened:
+    """A program opened a PF_KEY socket, numbered by the host; the dialect by name."""
+
+    socket: int
+    dialect: str
+    pid: int
+    is_privileged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class KeySocketGone:
+    """A PF_KEY socket was closed."""
+
+    socket: int
+
+
+@dataclass(frozen=True, slots=True)
+class LocalAddresses:
+    """The addresses that are this host's; None: every address is, as in replay."""
+
+    addresses: frozenset[bytes] | None
+
+
+@dataclass(frozen=True, slots=True)
+class EncapsulationPort:
+    """A socket asked for ESP in UDP on its port (UDP_ENCAP 2), or no longer does. RFC 3948, M12."""
+
+    port: int
+    is_on: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SendDummy:
+    """Send a dummy packet of `octets` random octets on an outbound SA, to hide how much traffic there is. RFC 4303 §2.6."""
+
+    dst: bytes
+    spi: int
+    octets: int
+
+
+Notice = (
+    Granted
+    | SocketPolicy
+    | SocketBound
+    | SocketAccepted
+    | SocketGone
+    | PathMtu
+    | PeerMoved
+    | KeySocketOpened
+    | KeySocketGone
+    | LocalAddresses
+    | EncapsulationPort
+    | SendDummy
+)

@@ -1,0 +1,77 @@
+"""Which ACQUIREs are sent, and which are held back: one for each relation, then one for every so many packets. pfkey.md §7.
+
+    first packet for a relation         sent, with a number of our own
+    the next blockacq_count packets     held back
+    one more                            sent again, with the same number
+    blockacq_lifetime later, or when a key manager answers the number: forgotten
+"""
+
+from dataclasses import dataclass
+
+from koura.moment import NS_PER_S, Moment
+from koura.saindex import SaIndex
+from koura.settings import KeySettings
+
+_NUMBERS = 0x7FFF_FFFF  # the upper half is for ACQUIREs that clients ask for
+
+
+@dataclass(slots=True)
+class _Asked:
+    seq: int
+    deadline_ns: int
+    count: int = 0
+
+
+class Acquires:
+    """What was asked for lately."""
+
+    def __init__(self) -> None:
+        self._asked: dict[SaIndex, _Asked] = {}
+        self._by_seq: dict[int, SaIndex] = {}
+        self._last = 0
+
+    def __len__(self) -> int:
+        return len(self._asked)
+
+    def ask(self, index: SaIndex, at: Moment, key: KeySettings, limit: int) -> int | None:
+        """A packet lacks an SA: the number of the ACQUIRE to send, None where none is due. At `limit` relations the oldest goes."""
+        asked = self._asked.get(index)
+        if asked is not None and asked.deadline_ns > at.ns:
+            asked.count += 1
+            if asked.count <= key.blockacq_count:
+                return None
+            asked.count = 0
+            return asked.seq
+        if asked is not None:
+            self._forget(index)
+        while len(self._asked) >= limit:
+            self._forget(next(iter(self._asked)))
+        self._last = self._last % _NUMBERS + 1
+        self._asked[index] = _Asked(self._last, at.ns + key.blockacq_lifetime_s * NS_PER_S)
+        self._by_seq[self._last] = index
+        return self._last
+
+    def settled(self, seq: int) -> None:
+        """A key manager answered this number: the next packet without an SA is a new matter."""
+        index = self._by_seq.get(seq)
+        if index is not None:
+            self._forget(index)
+
+    def failed(self, seq: int) -> SaIndex | None:
+        """A key manager gave up. The relation stays held back for its time; returned, so that who waits for it can be told."""
+        index = self._by_seq.get(seq)
+        if index is not None:
+            self._asked[index].count = 0
+        return index
+
+    def due(self, at: Moment) -> None:
+        """Forget what is too old."""
+        for index in [index for index, asked in self._asked.items() if asked.deadline_ns <= at.ns]:
+            self._forget(index)
+
+    def next_deadline(self) -> Moment | None:
+        """When to call `due`."""
+        return Moment(min(asked.deadline_ns for asked in self._asked.values())) if self._asked else None
+
+    def _forget(self, index: SaIndex) -> None:
+        del self._by_seq[self._asked.pop(index).seq]

@@ -1,0 +1,96 @@
+"""Agreement: what two peers agreed on for one SA. Frozen; what packets change is in `hot`. RFC 4301 §4.4.2.1."""
+
+from dataclasses import dataclass, field
+from enum import IntFlag
+
+from koura.crypto.algorithm import Algorithm
+from koura.saindex import SaIndex
+from koura.secret import Secret
+
+
+class SaFlags(IntFlag):
+    """sadb_sa_flags, FreeBSD's bits, and the three of Linux moved to where FreeBSD has none."""
+
+    NONE = 0
+    OLD = 0x0001  # RFC 1826/1827 formats: no sequence number
+    IV4B = 0x0010
+    DERIV = 0x0020
+    CYCSEQ = 0x0040
+    RAWCPI = 0x0080
+    PRAND = 0x0100
+    PZERO = 0x0200
+    ESN = 0x0400
+    NOPMTUDISC = 0x2000_0000
+    DECAP_DSCP = 0x4000_0000
+    NOECN = 0x8000_0000
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """One lifetime, soft or hard; 0 means unlimited. RFC 2367 §2.3.2: allocations are packets here."""
+
+    packets: int = 0
+    octets: int = 0
+    add_s: int = 0
+    use_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Encapsulation:
+    """ESP in UDP, RFC 3948. Ports in host order; `oai`/`oar` packed original addresses or b''; frag_octets 0: unset."""
+
+    sport: int
+    dport: int
+    oai: bytes = b""
+    oar: bytes = b""
+    frag_octets: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """sadb_ident: kind PREFIX 1, FQDN 2, USERFQDN 3, ADDR 4."""
+
+    kind: int
+    id: int
+    text: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """One SA as agreed. Keys include the salt at their end, as PF_KEY carries them.
+
+    encryption: an AEAD or CIPHER row for ESP, None for AH; compression for IPComp. window_packets 0: no replay check.
+    sequence: the 64-bit sequence state at creation (setkey -seq): outbound the last number sent, inbound the highest
+    authenticated. tfc_octets: pad the inner packet up to this many octets (RFC 4303 §2.7), 0 never.
+    align_octets: AH's ICV padding on IPv4, 4 (RFC 4302) or 8 (Linux's default).
+    """
+
+    index: SaIndex
+    spi: int
+    encryption: Algorithm | None = None
+    encryption_key: Secret = field(default_factory=Secret)
+    integrity: Algorithm | None = None
+    integrity_key: Secret = field(default_factory=Secret)
+    compression: Algorithm | None = None
+    flags: SaFlags = SaFlags.NONE
+    window_packets: int = 0
+    soft: Limits = Limits()
+    hard: Limits = Limits()
+    encapsulation: Encapsulation | None = None
+    identity_src: Identity | None = None
+    identity_dst: Identity | None = None
+    sequence: int = 0
+    tfc_octets: int = 0
+    align_octets: int = 4
+    offload_interface: str = ""
+    seq: int = 0  # sadb_msg_seq of the request that created it
+    pid: int = 0  # sadb_msg_pid likewise
+    extra: tuple[tuple[int, bytes], ...] = ()  # PF_KEY extensions that we keep and do not understand
+
+    @property
+    def is_tunnel(self) -> bool:
+        return self.index.mode == 2
+
+    @property
+    def has_esn(self) -> bool:
+        return bool(self.flags & SaFlags.ESN)

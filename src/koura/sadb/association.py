@@ -1,0 +1,188 @@
+"""Association: an agreement and what happens to it. RFC 4301 §4.4.2, RFC 2367 §2.1 (states).
+
+    LARVAL --keyed--> MATURE --soft limit--> DYING --hard limit--> DEAD
+       \\--timed out--------------------------------------------->  /
+
+UPDATE may make a dying SA mature again by giving it new lifetimes.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+
+from koura.crypto.algorithm import Kind
+from koura.crypto.registry import Registry
+from koura.crypto.session import Compressor, Description, Digest, Session
+from koura.entropy import Entropy
+from koura.errors import Bug, Errno, Refused
+from koura.moment import Moment
+from koura.sadb.agreement import Agreement, SaFlags
+from koura.sadb.hot import EPOCH, IV_LEFT, IV_NEXT, SEQUENCE_END, SEQUENCE_LAST, STATE, UNLIMITED, Arena, Hot
+from koura.sadb.replay import Window
+from koura.saindex import Protocol
+
+RESERVED_SPIS = 256
+LAST32 = (1 << 32) - 1
+
+
+class State(IntEnum):
+    """PF_KEY's numbers."""
+
+    LARVAL = 0
+    MATURE = 1
+    DYING = 2
+    DEAD = 3
+
+
+class Happened(Enum):
+    """What moves an SA from state to state."""
+
+    KEYED = "keyed"
+    RENEWED = "renewed"
+    TIMED_OUT = "timed out"
+    SOFT_LIMIT = "soft limit"
+    HARD_LIMIT = "hard limit"
+    DELETED = "deleted"
+
+
+NEXT = {
+    (State.LARVAL, Happened.KEYED): State.MATURE,
+    (State.LARVAL, Happened.TIMED_OUT): State.DEAD,
+    (State.LARVAL, Happened.DELETED): State.DEAD,
+    (State.MATURE, Happened.SOFT_LIMIT): State.DYING,
+    (State.MATURE, Happened.RENEWED): State.MATURE,
+    (State.MATURE, Happened.HARD_LIMIT): State.DEAD,
+    (State.MATURE, Happened.DELETED): State.DEAD,
+    (State.DYING, Happened.RENEWED): State.MATURE,
+    (State.DYING, Happened.HARD_LIMIT): State.DEAD,
+    (State.DYING, Happened.DELETED): State.DEAD,
+}
+
+
+@dataclass(slots=True, eq=False)
+class Association:
+    """One SA. Of session, digest and compressor its protocol's one is set, on a larval SA none."""
+
+    agreement: Agreement
+    hot: Hot
+    created: Moment
+    window: Window | None = None
+    session: Session | None = None
+    digest: Digest | None = None
+    compressor: Compressor | None = None
+    order: int = 0
+    failures: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def state(self) -> State:
+        return State(self.hot.words[STATE])
+
+    @property
+    def slot(self) -> int:
+        return self.hot.slot
+
+    @property
+    def epoch(self) -> int:
+        return int(self.hot.words[EPOCH])
+
+    @property
+    def is_usable(self) -> bool:
+        return self.state in (State.MATURE, State.DYING)
+
+    @property
+    def last_sequence(self) -> int:
+        """The highest number its 32- or 64-bit counter can reach."""
+        return UNLIMITED if self.agreement.has_esn else LAST32
+
+    def happen(self, event: Happened) -> None:
+        """Moves to the next state. Raises Bug for an event that cannot happen in this one."""
+        following = NEXT.get((self.state, event))
+        if following is None:
+            raise Bug(f"{event.value} in state {self.state.name}")
+        self.hot.words[STATE] = following
+
+
+def check(agreement: Agreement) -> None:
+    """Refuses what no SA can be, whatever the keys. PF_KEY's ADD and UPDATE checks (RFC 2367 §3.1.2, RFC 4303 §2.1)."""
+    protocol = agreement.index.protocol
+    if protocol in (Protocol.ESP, Protocol.AH) and agreement.spi < RESERVED_SPIS:
+        raise Refused(Errno.EINVAL, f"SPI {agreement.spi} is reserved: the first usable one is {RESERVED_SPIS}")
+    if protocol is Protocol.IPCOMP:
+        _check_ipcomp(agreement)
+        return
+    if agreement.compression is not None:
+        raise Refused(Errno.EINVAL, f"{protocol.name} does not compress")
+    if protocol is Protocol.ESP and agreement.encryption is None:
+        raise Refused(Errno.EINVAL, "ESP needs an encryption algorithm, if only null")
+    if protocol in (Protocol.AH, Protocol.TCP):
+        if agreement.encryption is not None:
+            raise Refused(Errno.EINVAL, f"{protocol.name} does not encrypt")
+        if agreement.integrity is None:
+            raise Refused(Errno.EINVAL, f"{protocol.name} needs an integrity algorithm")
+    if agreement.flags & SaFlags.OLD and (agreement.window_packets or agreement.has_esn):
+        raise Refused(Errno.EINVAL, "old ESP and AH have no sequence numbers: no replay window, no ESN")
+    if agreement.encryption is not None and agreement.encryption.kind is Kind.AEAD and agreement.flags & SaFlags.OLD:
+        raise Refused(Errno.EINVAL, f"old ESP knows no {agreement.encryption.name}")
+
+
+def _check_ipcomp(agreement: Agreement) -> None:
+    if agreement.encryption is not None or agreement.integrity is not None:
+        raise Refused(Errno.EINVAL, "IPComp neither encrypts nor authenticates")
+    if agreement.compression is None:
+        raise Refused(Errno.EINVAL, "IPComp needs a compression algorithm")
+    if agreement.spi > 0xFFFF and not agreement.flags & SaFlags.RAWCPI:
+        raise Refused(Errno.EINVAL, f"CPI {agreement.spi} has more than 16 bits")
+
+
+@dataclass(frozen=True, slots=True)
+class Makings:
+    """What an SA is made with."""
+
+    registry: Registry
+    arena: Arena
+    entropy: Entropy
+    has_ledger: bool = False  # numbers must be granted before they are used
+    ipcomp_level: int = 6
+
+
+def larval(agreement: Agreement, makings: Makings, at: Moment) -> Association:
+    """An SA with an SPI and no keys."""
+    return Association(agreement, makings.arena.take(), at)
+
+
+def create(agreement: Agreement, makings: Makings, at: Moment) -> Association:
+    """A mature SA. Raises Refused for a bad combination, key, or missing algorithm, before anything is taken."""
+    check(agreement)
+    session, digest, compressor = _open(agreement, makings)
+    sa = Association(agreement, makings.arena.take(), at, None, session, digest, compressor)
+    _start(sa, makings)
+    return sa
+
+
+def key(sa: Association, agreement: Agreement, makings: Makings) -> None:
+    """Makes a larval SA mature. Raises Refused with the SA as it was."""
+    check(agreement)
+    sa.session, sa.digest, sa.compressor = _open(agreement, makings)
+    sa.agreement = agreement
+    _start(sa, makings)
+
+
+def _open(agreement: Agreement, makings: Makings) -> tuple[Session | None, Digest | None, Compressor | None]:
+    registry = makings.registry
+    if agreement.compression is not None:
+        return None, None, registry.compressor(agreement.compression, makings.ipcomp_level)
+    if agreement.encryption is not None:
+        description = Description(agreement.encryption, agreement.encryption_key, agreement.integrity, agreement.integrity_key)
+        return registry.session(description), None, None
+    assert agreement.integrity is not None
+    return None, registry.digest(agreement.integrity, agreement.integrity_key), None
+
+
+def _start(sa: Association, makings: Makings) -> None:
+    agreement, words = sa.agreement, sa.hot.words
+    words[STATE] = State.MATURE
+    words[SEQUENCE_LAST] = agreement.sequence
+    words[SEQUENCE_END] = agreement.sequence if makings.has_ledger else sa.last_sequence
+    # The IV is a counter of its own with a random start, never the sequence number: adding a key again repeats no nonce (S22).
+    words[IV_NEXT] = int.from_bytes(makings.entropy.octets(8), "big")
+    words[IV_LEFT] = 0 if makings.has_ledger else UNLIMITED
+    sa.window = Window(sa.hot, agreement.window_packets, has_esn=agreement.has_esn, highest=agreement.sequence)

@@ -1,0 +1,117 @@
+"""The anti-replay window. RFC 4303 §3.4.3 and Appendix A2 (ESN); a ring of words as RFC 6479 has it.
+
+                  bottom                    top
+    ... too old ... |###.##.#######.###.##.##| ... new ...          # seen, . not yet
+
+Three calls, in the order of security: `infer` guesses the 64-bit number from the 32 on the wire; `check` says whether it may
+be accepted; `commit` takes the number that authenticated. Between check and commit lies the ICV, and nothing moves before it.
+
+A window of 0 packets checks nothing, yet the top advances, so that ESN's high half is inferred from it (S32). With a window,
+numbers never begin again, whatever "cyclic" flag the SA has: what was sent before the wrap would be accepted once more (S3,
+RFC 4303 §3.3.3).
+"""
+
+from enum import Enum
+
+from koura.sadb.hot import ACCEPTED, WINDOW_SEEN, WINDOW_TOP, Hot
+
+WORD_BITS = 64
+MAX_PACKETS = (1 << 32) - 33
+_LOW = 0xFFFF_FFFF
+
+
+class Stale(Enum):
+    """Why a number is not acceptable."""
+
+    REPLAYED = "accepted before"
+    OLD = "behind the window"
+    ZERO = "never sent"
+    OVER = "beyond the end of the number space"
+
+
+def words_for(window_packets: int) -> int:
+    """Words of a ring that holds the window: a power of two with one to spare. RFC 6479 §2."""
+    if window_packets == 0:
+        return 0
+    need = -(-window_packets // WORD_BITS) + 1
+    return 1 << (need - 1).bit_length()
+
+
+class Window:
+    """The window of one inbound SA; its top and count are words of `hot`, its ring is a block of its own."""
+
+    __slots__ = ("_has_esn", "_hot", "_mask", "_ring", "packets")
+
+    def __init__(self, hot: Hot, packets: int, *, has_esn: bool, highest: int = 0) -> None:
+        """`highest`: the highest number authenticated before (setkey -seq); all up to it count as seen."""
+        assert 0 <= packets <= MAX_PACKETS
+        self._hot = hot
+        self.packets = packets
+        self._has_esn = has_esn
+        words = words_for(packets)
+        self._mask = words - 1
+        self._ring = memoryview(bytearray(8 * words)).cast("Q")
+        if highest:
+            hot.words[WINDOW_TOP] = highest
+            hot.words[WINDOW_SEEN] = 1
+            for word in range(words):
+                self._ring[word] = (1 << 64) - 1
+
+    @property
+    def top(self) -> int:
+        """The highest number authenticated, 0 for none."""
+        return int(self._hot.words[WINDOW_TOP])
+
+    def infer(self, seq32: int) -> int:
+        """The 64-bit number that 32 bits on the wire stand for. RFC 4303 A2.1, A2.2. Changes nothing.
+
+        Without ESN it is the number itself. With ESN it is the candidate nearest the window: the one in or above it if its
+        low half does not lie below the bottom, else the one of the next (or, where the window spans two, the former) epoch.
+        """
+        if not self._has_esn:
+            return seq32
+        top = self.top
+        high, low = top >> 32, top & _LOW
+        reach = max(self.packets, 1)
+        if low >= reach - 1:
+            if seq32 < low - reach + 1:
+                high += 1
+        elif seq32 >= (low - reach + 1) & _LOW:
+            high -= 1
+        # Nothing lies before the first epoch: then it is a number of this one, far ahead.
+        return max(high, 0) << 32 | seq32
+
+    def check(self, seq64: int) -> Stale | None:
+        """Whether the number may not be accepted, and why. Changes nothing."""
+        if seq64 >> 64:
+            return Stale.OVER
+        if self.packets == 0:
+            return None
+        if seq64 == 0:
+            return Stale.ZERO
+        top = self.top
+        if seq64 > top or not self._hot.words[WINDOW_SEEN]:
+            return None
+        if top - seq64 >= self.packets:
+            return Stale.OLD
+        if self._ring[seq64 // WORD_BITS & self._mask] >> seq64 % WORD_BITS & 1:
+            return Stale.REPLAYED
+        return None
+
+    def commit(self, seq64: int) -> None:
+        """Mark the number that authenticated. It has passed `check`."""
+        words = self._hot.words
+        top = self.top
+        words[ACCEPTED] += 1
+        words[WINDOW_SEEN] = 1
+        if self.packets:
+            self._advance(top, seq64)
+            self._ring[seq64 // WORD_BITS & self._mask] |= 1 << seq64 % WORD_BITS
+        if seq64 > top:
+            words[WINDOW_TOP] = seq64
+
+    def _advance(self, top: int, seq64: int) -> None:
+        """Clear the words that the ring takes in between the old top's and the new one's; never more than the ring has."""
+        first, last = top // WORD_BITS + 1, seq64 // WORD_BITS
+        for word in range(max(first, last - self._mask), last + 1):
+            self._ring[word & self._mask] = 0

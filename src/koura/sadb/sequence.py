@@ -1,0 +1,54 @@
+"""The numbers an outbound SA gives out: sequence numbers and IVs, each once. RFC 4303 §3.3.3, RFC 4106 §3.1."""
+
+from koura.errors import KouraError
+from koura.sadb.agreement import SaFlags
+from koura.sadb.association import Association
+from koura.sadb.hot import IV_LEFT, IV_NEXT, SEQUENCE_END, SEQUENCE_LAST, UNLIMITED
+
+
+class Spent(KouraError):
+    """The number space is used up: the SA must be rekeyed."""
+
+
+class Ungranted(KouraError):
+    """The ledger has not reserved the next number yet."""
+
+
+def may_cycle(sa: Association) -> bool:
+    """Whether sequence numbers may begin again: asked for, no replay check, and no cipher that would repeat a nonce (S2)."""
+    agreement = sa.agreement
+    has_counter = agreement.encryption is not None and agreement.encryption.has_counter_iv
+    return bool(agreement.flags & SaFlags.CYCSEQ) and not agreement.window_packets and not has_counter and not agreement.has_esn
+
+
+def next_sequence(sa: Association) -> int:
+    """The next number, taken. Raises Spent at the end of the space, Ungranted at the end of the block; then nothing is taken."""
+    words = sa.hot.words
+    last = int(words[SEQUENCE_LAST])
+    if last >= sa.last_sequence:
+        if not may_cycle(sa):
+            raise Spent
+        words[SEQUENCE_LAST] = 1
+        return 1
+    if last >= words[SEQUENCE_END]:
+        raise Ungranted
+    words[SEQUENCE_LAST] = last + 1
+    return last + 1
+
+
+def next_iv(sa: Association) -> int:
+    """The next IV of a counter mode, taken. Raises Spent after 2^64 - 1 of them, Ungranted at the end of the block."""
+    words = sa.hot.words
+    if words[IV_LEFT] == 0:
+        raise Ungranted
+    value = int(words[IV_NEXT])
+    words[IV_NEXT] = (value + 1) & UNLIMITED
+    words[IV_LEFT] -= 1
+    return value
+
+
+def grant(sa: Association, sequence_end: int, iv_count: int) -> None:
+    """The ledger's word: numbers up to and with `sequence_end`, and `iv_count` IVs more. Never takes anything back."""
+    words = sa.hot.words
+    words[SEQUENCE_END] = max(int(words[SEQUENCE_END]), min(sequence_end, sa.last_sequence))
+    words[IV_LEFT] = min(int(words[IV_LEFT]) + iv_count, UNLIMITED)

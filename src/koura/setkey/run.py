@@ -1,0 +1,65 @@
+"""A script through PF_KEY into a stack: each command sent, its answer awaited, refusals gathered with their place. setkey.md §1.
+
+As setkey(8) has it, a refusal does not stop a script; unlike there, the reason is told and not the errno alone.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from koura.pfkey.dialect import FREEBSD
+from koura.pfkey.message import Message
+from koura.setkey.compile import Resolver, compile, numeric
+from koura.setkey.faults import BadScript, Fault, Span, fault_at
+from koura.setkey.parse import Script
+from koura.setkey.statements import Add, DeleteAll, GetSpi, PolicyAdd, Statement
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What came of one message: errno 0 or the number in FreeBSD's terms, and why."""
+
+    errno: int = 0
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A command that was refused: where it stands, and why. is_lasting: something the script wanted is not there."""
+
+    fault: Fault
+    errno: int
+    is_lasting: bool
+
+
+def messages(script: Script, resolve: Resolver = numeric) -> list[tuple[Statement, tuple[Message, ...]]]:
+    """Every statement with its messages, before anything is sent. Raises BadScript with every host that cannot be found."""
+    made = []
+    faults: list[Fault] = []
+    for statement in script.statements:
+        try:
+            made.append((statement, compile(statement, script.source, resolve)))
+        except BadScript as bad:
+            faults += bad.faults
+    if faults:
+        raise BadScript(tuple(faults))
+    return made
+
+
+def run(script: Script, ask: Callable[[bytes], Answered], resolve: Resolver = numeric) -> tuple[Refusal, ...]:
+    """Send the whole script. `ask` takes a message in the FreeBSD dialect. Raises BadScript before the first is sent."""
+    refused = []
+    for statement, said in messages(script, resolve):
+        for message in said:
+            answer = ask(message.write(FREEBSD))
+            if answer.errno and not isinstance(statement, DeleteAll):
+                refused.append(_refusal(script, statement, answer))
+    return tuple(refused)
+
+
+def _refusal(script: Script, statement: Statement, answer: Answered) -> Refusal:
+    span: Span = statement.span
+    why = answer.why or f"refused with errno {answer.errno}"
+    text = script.source.text
+    end = text.find("\n", span.start, span.end)
+    fault = fault_at(script.source, span.start, span.end if end < 0 else end, why)
+    return Refusal(fault, answer.errno, isinstance(statement, Add | GetSpi | PolicyAdd))

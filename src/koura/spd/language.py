@@ -1,0 +1,275 @@
+"""Policy text, as ipsec_set_policy(3) reads it and ipsec_dump_policy writes it. setkey.md §4.
+
+    policy   = direction [ prio ] [ action { request } ]        without action: discard, for deletions
+    prio     = ("prio" | "priority") ( number | ("low" | "def" | "high") [ ("+" | "-") number ] )       (ipsec-tools)
+    request  = proto "/" mode [ "/" [ ends ] [ "/" [ level ] ] ]
+    ends     = address [ port ] "-" address [ port ] | "me" "-" "any" | "any" "-" "me"                   port: "[" number "]"
+    level    = ( "default" | "use" | "require" | "unique" ) [ (":" | "#") number ]
+
+Blanks and newlines may stand between any two words; a comma between requests is a blank. Written by hand: eleven short rules,
+each with its own words for what is wrong and what to type, which a generated parser's expectations do not give.
+
+Priority. ipsec-tools writes larger for earlier; the field, and Policy.priority, is smaller for earlier: 0x80000000 - number, so
+`high` is 0x40000000. Text without the word takes the reader's default: 0 in FreeBSD's layout, 0x80000000 (`def`) in Linux's.
+"""
+
+import re
+from dataclasses import dataclass
+
+from koura import address
+from koura.errors import KouraError
+from koura.saindex import Direction, Mode, Protocol
+from koura.spd.policy import MAX_MANUAL_REQID, MAX_REQUIREMENTS, Action, Level, Policy, Requirement
+
+PRIORITY_UNSET = 0
+PRIORITY_DEFAULT = 0x8000_0000
+_PRIORITIES = {"low": 0xC000_0000, "def": PRIORITY_DEFAULT, "high": 0x4000_0000}
+_DIRECTIONS = {"in": Direction.INBOUND, "out": Direction.OUTBOUND, "fwd": Direction.FORWARD}
+_DIRECTION_WORDS = {Direction.ANY: "any", **{direction: word for word, direction in _DIRECTIONS.items()}}
+_ACTIONS = {action.name.lower(): action for action in Action}
+_PROTOCOLS = {protocol.name.lower(): protocol for protocol in Protocol}
+_MODES = {"transport": Mode.TRANSPORT, "tunnel": Mode.TUNNEL}
+_MODE_WORDS = {mode: mode.name.lower() for mode in (Mode.ANY, Mode.TRANSPORT, Mode.TUNNEL)} | {Mode.TCP_MD5: "tcp-md5"}
+_LEVELS = {level.name.lower(): level for level in Level}
+_TOKEN = re.compile(r"[A-Za-z0-9:._%#]+|\S")
+_LEVEL = re.compile(r"([a-z]*)(?:([:#])(\d*))?", re.ASCII)
+_Ends = tuple[bytes, bytes, int, int]  # addresses and ports
+_NO_ENDS: _Ends = (b"", b"", 0, 0)
+
+# libipsec's numbers for ipsec_strerror(3).
+INVALID_ARGUMENT, INVALID_ADDRESS, INVALID_PROTOCOL, INVALID_MODE, INVALID_LEVEL = 2, 6, 7, 8, 9
+INVALID_DIRECTION, FAMILY_MISMATCH, TOO_FEW_ARGUMENTS, SYSTEM_ERROR = 17, 24, 25, 26
+
+
+class PolicySyntax(KouraError):
+    """Text that is no policy. The fault stands at text[start:end]; `hint` says what to type; `code` is ipsec_strerror(3)'s."""
+
+    def __init__(self, why: str, code: int, start: int, end: int, hint: str = "") -> None:
+        super().__init__(f"{why} (column {start + 1})")
+        self.why = why
+        self.code = code
+        self.start = start
+        self.end = end
+        self.hint = hint
+
+    @property
+    def column(self) -> int:
+        """Where the fault begins, counted from 1."""
+        return self.start + 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    text: str
+    start: int
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.text)
+
+
+def parse(text: str, unset_priority: int = PRIORITY_UNSET) -> Policy:
+    """The policy that the text says, without selector. Raises PolicySyntax. What the SPD or a socket takes: spd.validity."""
+    return _Parser(text, unset_priority).policy()
+
+
+class _Parser:
+    """Reads left to right, one word ahead."""
+
+    def __init__(self, text: str, unset_priority: int) -> None:
+        self._tokens = [_Token(found.group(), found.start()) for found in _TOKEN.finditer(text)]
+        self._end = _Token("", len(text.rstrip()))
+        self._at = 0
+        self._priority = unset_priority
+
+    # -- words ---------------------------------------------------------------------------------------------------------
+
+    def _peek(self) -> _Token:
+        return self._tokens[self._at] if self._at < len(self._tokens) else self._end
+
+    def _take(self) -> _Token:
+        token = self._peek()
+        self._at += 1
+        return token
+
+    def _skip(self, text: str) -> bool:
+        """Take the next word if it is this one."""
+        is_next = self._peek().text == text
+        self._at += is_next
+        return is_next
+
+    def _wrong(self, token: _Token, why: str, code: int = INVALID_ARGUMENT, hint: str = "") -> PolicySyntax:
+        return PolicySyntax(why, code, token.start, max(token.end, token.start + 1), hint)
+
+    # -- rules ---------------------------------------------------------------------------------------------------------
+
+    def policy(self) -> Policy:
+        token = self._take()
+        direction = _DIRECTIONS.get(token.text)
+        if direction is None:
+            raise self._wrong(token, "a policy begins with its direction", hint="in or out (Linux also fwd)")
+        if self._peek().text in ("prio", "priority"):
+            self._priority = self._prio()
+        token = self._take()
+        if token is self._end:
+            return Policy(direction, Action.DISCARD, priority=self._priority)
+        action = _ACTIONS.get(token.text)
+        if action is None:
+            raise self._wrong(token, f"no such action: {token.text}", hint="discard, none, ipsec, entrust or bypass")
+        requirements: list[Requirement] = []
+        while (token := self._peek()) is not self._end:
+            if action is not Action.IPSEC:
+                raise self._wrong(token, f"nothing may follow {action.name.lower()}", hint="only ipsec takes requests")
+            if len(requirements) == MAX_REQUIREMENTS:
+                raise self._wrong(token, f"more than {MAX_REQUIREMENTS} requests")
+            requirements.append(self._request(direction))
+            self._skip(",")
+        return Policy(direction, action, requirements=tuple(requirements), priority=self._priority)
+
+    def _prio(self) -> int:
+        self._take()
+        first = self._peek()
+        base = _PRIORITIES.get(first.text)
+        if base is None:
+            is_negative = self._skip("-")
+            base, offset = PRIORITY_DEFAULT, self._number(0x7FFF_FFFF, "a number, low, def or high")
+        else:
+            self._take()
+            is_negative = self._peek().text == "-"
+            has_offset = self._skip("-") or self._skip("+")
+            offset = self._number(0x7FFF_FFFF, "a number") if has_offset else 0
+        priority = base + offset if is_negative else base - offset
+        if not 0 <= priority <= 0xFFFF_FFFF:
+            raise self._wrong(first, "a priority out of range", hint="from low - 1073741823 to high + 1073741824")
+        return priority
+
+    def _number(self, most: int, hint: str) -> int:
+        token = self._take()
+        if not (token.text.isascii() and token.text.isdigit()):
+            raise self._wrong(token, "a number is missing", hint=hint)
+        if len(token.text) > 10 or int(token.text) > most:
+            raise self._wrong(token, f"{token.text} is too large", hint=f"at most {most}")
+        return int(token.text)
+
+    def _request(self, direction: Direction) -> Requirement:
+        start = self._peek()
+        protocol = _PROTOCOLS.get(self._take().text)
+        if protocol is None:
+            raise self._wrong(start, f"no such protocol: {start.text}", INVALID_ARGUMENT, "esp, ah or ipcomp, as in esp/transport//require")
+        mode = self._mode(start)
+        ends, level, reqid = _NO_ENDS, Level.DEFAULT, 0
+        if self._skip("/"):
+            if self._peek().text != "/" and self._is_end_next():
+                ends = self._ends(direction)
+            if self._skip("/"):
+                level, reqid = self._level()
+        if mode is Mode.TUNNEL and not ends[0]:
+            raise self._wrong(start, "a tunnel needs its endpoints", INVALID_ADDRESS, "as in esp/tunnel/192.0.2.1-192.0.2.2/require")
+        return Requirement(protocol, mode, level, reqid, *ends)
+
+    def _mode(self, start: _Token) -> Mode:
+        if not self._skip("/"):
+            raise self._wrong(start, f"{start.text} needs a mode", TOO_FEW_ARGUMENTS, f"{start.text}/transport or {start.text}/tunnel")
+        token = self._peek()
+        mode = _MODES.get(token.text)
+        if mode is None:
+            why = f"no such mode: {token.text}" if token.text else f"{start.text} needs a mode"
+            raise self._wrong(token, why, TOO_FEW_ARGUMENTS, "transport or tunnel")
+        self._take()
+        return mode
+
+    def _is_end_next(self) -> bool:
+        """Whether endpoints follow a request's second slash, and not the next request, a comma or nothing."""
+        token = self._peek()
+        return token.text not in ("", ",") and token.text not in _PROTOCOLS
+
+    def _ends(self, direction: Direction) -> _Ends:
+        first = self._peek()
+        if first.text in ("me", "any"):
+            return self._me_any(direction)
+        src, sport = self._address()
+        if not self._skip("-"):
+            raise self._wrong(self._peek(), "an endpoint is missing", hint="two addresses with a hyphen between: 192.0.2.1-192.0.2.2")
+        dst, dport = self._address()
+        if len(src) != len(dst):
+            raise self._wrong(first, "the endpoints are of two families", FAMILY_MISMATCH, "both IPv4 or both IPv6")
+        return src, dst, sport, dport
+
+    def _me_any(self, direction: Direction) -> _Ends:
+        first = self._take()
+        wanted, right = ("any", Direction.OUTBOUND) if first.text == "me" else ("me", Direction.INBOUND)
+        if not (self._skip("-") and self._skip(wanted)):
+            raise self._wrong(first, "an endpoint is missing", hint="me-any (out) or any-me (in)")
+        if direction is not right:
+            raise self._wrong(first, f"{first.text}-{wanted} does not fit {_DIRECTION_WORDS[direction]}", INVALID_DIRECTION,
+                              "me-any for out, any-me for in")  # fmt: skip
+        return _NO_ENDS
+
+    def _address(self) -> tuple[bytes, int]:
+        token = self._take()
+        if "%" in token.text:
+            raise self._wrong(token, "an endpoint with a zone", INVALID_ADDRESS, "a request keeps no interface: use an address without %")
+        try:
+            packed = address.parse(token.text)
+        except ValueError:
+            why = f"{token.text!r} is no address" if token.text else "an endpoint is missing"
+            raise self._wrong(token, why, SYSTEM_ERROR if token.text else INVALID_ARGUMENT, "numeric addresses only") from None
+        port = 0
+        if self._skip("["):
+            port = self._number(65535, "a port in brackets: 192.0.2.1[4500]")
+            if not self._skip("]"):
+                raise self._wrong(self._peek(), "a bracket is missing", hint="]")
+        return packed, port
+
+    def _level(self) -> tuple[Level, int]:
+        token = self._peek()
+        if token is self._end or token.text == "," or token.text in _PROTOCOLS:
+            return Level.DEFAULT, 0
+        self._take()
+        found = _LEVEL.fullmatch(token.text)
+        level = _LEVELS.get(found[1]) if found else None
+        if found is None or level is None:
+            raise self._wrong(token, f"no such level: {token.text}", hint="default, use, require, unique or unique:N")
+        if found[2] is None:
+            return level, 0
+        digits = found[3]
+        if not digits or len(digits) > 10 or int(digits) > 0xFFFF_FFFF:
+            raise self._wrong(token, f"{digits!r} is no request id", hint="unique:N with N from 1 to 16383")
+        return level, int(digits)
+
+
+def show(policy: Policy, delimiter: str = " ", with_priority: bool = False, with_ports: bool = False) -> str:
+    """Text of a policy, octet for octet what ipsec_dump_policy(3) prints: FreeBSD's, or ipsec-tools' with `with_priority`.
+
+    `delimiter` stands before each request. with_ports: endpoints with their ports (setkey -p). A reqid beyond the manual range
+    is shown with #, which we also read; so is a number behind other levels than unique (R28).
+    """
+    head = [_DIRECTION_WORDS[policy.direction]]
+    if with_priority:
+        head.append(_show_priority(policy.priority))
+    head.append(policy.action.name.lower())
+    return delimiter.join([" ".join(head), *(_show_request(requirement, with_ports) for requirement in policy.requirements)])
+
+
+def _show_request(requirement: Requirement, with_ports: bool) -> str:
+    ends = ""
+    if requirement.src:
+        ports = [f"[{port}]" if with_ports and port else "" for port in (requirement.sport, requirement.dport)]
+        ends = f"{address.show(requirement.src)}{ports[0]}-{address.show(requirement.dst)}{ports[1]}"
+    reqid = ""
+    if requirement.reqid:
+        reqid = f"{':' if requirement.reqid <= MAX_MANUAL_REQID else '#'}{requirement.reqid}"
+    level = requirement.level.name.lower()
+    return f"{requirement.protocol.name.lower()}/{_MODE_WORDS[requirement.mode]}/{ends}/{level}{reqid}"
+
+
+def _show_priority(priority: int) -> str:
+    """The nearest of low, def and high, and how far from it."""
+    if priority < PRIORITY_DEFAULT // 4 * 3:
+        word = "high"
+    elif priority < PRIORITY_DEFAULT // 4 * 5:
+        word = "def"
+    else:
+        word = "low"
+    offset = _PRIORITIES[word] - priority
+    return f"prio {word}" + (f" {'+' if offset > 0 else '-'} {abs(offset)}" if offset else "")

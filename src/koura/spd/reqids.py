@@ -1,0 +1,64 @@
+"""Request ids that the stack chooses: above the 0x3fff that are left to operators. pfkey.md §5.2."""
+
+from dataclasses import replace
+
+from koura.errors import Errno, Refused
+from koura.spd.policy import MAX_MANUAL_REQID, Level, Policy
+
+REQID_END_U16 = 0xFFFF  # FreeBSD's request carries 16 bits
+REQID_END_U32 = 0xFFFF_FFFF  # Linux's 32
+
+
+class Reqids:
+    """Counts up from the first automatic reqid, FreeBSD's way (16385), past those in use, and round again at the end."""
+
+    __slots__ = ("_last", "_used")
+
+    def __init__(self) -> None:
+        self._last = MAX_MANUAL_REQID + 1
+        self._used: dict[int, int] = {}  # reqid -> policies that hold it
+
+    def resolve(self, policy: Policy, end: int) -> Policy:
+        """The policy with a fresh reqid, at most `end`, in each unique request that has none or one beyond the manual range.
+
+        Raises Refused(ENOBUFS) when all are in use; then nothing is taken. `release` gives them back.
+        """
+        taken: list[int] = []
+        requirements = []
+        for requirement in policy.requirements:
+            if requirement.level is Level.UNIQUE and not 0 < requirement.reqid <= MAX_MANUAL_REQID:
+                try:
+                    taken.append(self._take(end))
+                except Refused:
+                    for reqid in taken:
+                        del self._used[reqid]
+                    raise
+                requirements.append(replace(requirement, reqid=taken[-1]))
+            else:
+                requirements.append(requirement)
+        return replace(policy, requirements=tuple(requirements)) if taken else policy
+
+    def share(self, policy: Policy) -> None:
+        """A copy of the policy holds the same reqids (an accepted socket's)."""
+        for requirement in policy.requirements:
+            if requirement.level is Level.UNIQUE and requirement.reqid in self._used:
+                self._used[requirement.reqid] += 1
+
+    def release(self, policy: Policy) -> None:
+        """The policy has gone; what was chosen for it alone is free again, though not soon chosen."""
+        for requirement in policy.requirements:
+            holders = self._used.get(requirement.reqid, 0) if requirement.level is Level.UNIQUE else 0
+            if holders == 1:
+                del self._used[requirement.reqid]
+            elif holders:
+                self._used[requirement.reqid] = holders - 1
+
+    def _take(self, end: int) -> int:
+        first = MAX_MANUAL_REQID + 1
+        if len(self._used) >= end - first + 1:
+            raise Refused(Errno.ENOBUFS, "all automatic reqids are in use")
+        while True:
+            self._last = self._last + 1 if self._last < end else first
+            if self._last not in self._used:
+                self._used[self._last] = 1
+                return self._last

@@ -1,0 +1,269 @@
+"""Stack: one IPsec stack as one object. It owns all state; seven doors lead in; nothing in it knows sockets, clocks or chance.
+
+    outbound(packets, at, origin)   packets about to leave            -> an outcome each, and events
+    inbound(packets, at)            packets that arrived              -> an outcome each, and events
+    control(socket, octets, at)     a PF_KEY message of a client      -> errno of its send(), and events
+    notice(n, at)                   what only the host knows          -> events
+    tune(name, text), read(name)    the sysctl tree
+    advance(at)                     time went by                      -> events
+    next_deadline()                 when to call advance at the latest
+
+Rules: time never runs backwards; between two calls nothing changes; the same calls with the same entropy give the same results.
+Packets in are the sum of outcomes. A packet that was Held is told of again as a Released event.
+
+Example, a packet through an empty stack:
+
+    >>> from koura import Stack
+    >>> from koura.moment import Moment
+    >>> from koura.sim.entropy import Seeded
+    >>> stack = Stack(Seeded(1))
+    >>> packet = bytes.fromhex("4500001c0000000040116ecf0a0000010a00000200070007000869e1")
+    >>> stack.outbound([packet], Moment.of_s(0)).outcomes[0].packets == (packet,)
+    True
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from koura.crypto import registry as registries
+from koura.crypto.registry import Registry
+from koura.enc.filter import Filter, Rule
+from koura.enc.tap import Tap
+from koura.entropy import Entropy
+from koura.errors import Bug, Refused
+from koura.moment import Moment
+from koura.notices import (
+    EncapsulationPort,
+    Granted,
+    KeySocketGone,
+    KeySocketOpened,
+    LocalAddresses,
+    Notice,
+    PathMtu,
+    PeerMoved,
+    SendDummy,
+    SocketAccepted,
+    SocketBound,
+    SocketGone,
+    SocketPolicy,
+)
+from koura.pfkey import dialect as dialects
+from koura.pfkey.server import Parts, Server
+from koura.pfkey.sockets import Delivery
+from koura.sadb import sequence
+from koura.sadb.association import Makings
+from koura.sadb.database import Database as Sadb
+from koura.sadb.hot import Arena
+from koura.settings import Settings
+from koura.spd.database import Database as Spd
+from koura.stack.keymanagement import KeyManagement
+from koura.stats.counters import Counters
+from koura.stats.report import Report
+from koura.sysctl import tree
+from koura.traffic.inbound import Inbound
+from koura.traffic.outbound import Outbound
+from koura.traffic.outcome import LOCAL, Event, Origin, Outcome, ToKeySocket
+from koura.traffic.plane import Plane
+from koura.traffic.tally import Tally
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """One outcome for each packet, in order, and what else happened."""
+
+    outcomes: tuple[Outcome, ...]
+    events: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a client's send(): errno in its own numbers, 0 for taken; events hold the replies. refused: why it was not done."""
+
+    errno: int
+    events: tuple[Event, ...] = ()
+    refused: Refused | None = None
+
+
+class Fast(Protocol):
+    """A fast path: identical to the reference for what it takes, and it takes nothing before it knows that it can. None: not mine."""
+
+    def outbound(self, packet: bytes, origin: Origin, at: Moment) -> Outcome | None: ...
+
+    def inbound(self, packet: bytes, at: Moment) -> Outcome | None: ...
+
+
+class Stack:
+    """One stack. `has_ledger`: SAs send nothing until numbers are granted to them (notice Granted). `rule`: the filter on enc0."""
+
+    def __init__(
+        self,
+        entropy: Entropy,
+        settings: Settings | None = None,
+        registry: Registry | None = None,
+        *,
+        has_ledger: bool = False,
+        rule: Rule | None = None,
+        fast: Fast | None = None,
+    ) -> None:
+        self._settings = settings if settings is not None else Settings()
+        known = registry if registry is not None else registries.default()
+        makings = Makings(known, Arena(), entropy, has_ledger, self._settings.ipcomp_level)
+        self.sadb = Sadb(makings, lambda: self._settings.limits)
+        self.spd = Spd(self._settings.limits.policies)
+        self.counters = Counters()
+        self.report = Report(self.counters)
+        self.tap = Tap()
+        self._keys = KeyManagement(self.sadb, self._settings)
+        self.server = Server(Parts(self.sadb, self.spd, entropy, known), self._settings, self._keys.settled, self._keys.failed)
+        self._plane = Plane(
+            self.sadb, self.spd, Tally(self.counters), self._settings, entropy, self._keys, self.tap, Filter(rule)
+        )
+        self._keys.connect(self.server, self._plane.events)
+        self._outbound = Outbound(self._plane)
+        self._inbound = Inbound(self._plane)
+        self._fast = fast
+        self._generation = 0
+        self._at = Moment(0)
+
+    # -- packets -------------------------------------------------------------------------------------------------------
+
+    def outbound(self, packets: Iterable[bytes], at: Moment, origin: Origin = LOCAL) -> Results:
+        """Packets about to leave: one outcome each."""
+        self._tick(at)
+        fast = self._fast
+        outcomes = []
+        for packet in packets:
+            outcome = fast.outbound(packet, origin, at) if fast is not None else None
+            outcomes.append(outcome if outcome is not None else self._outbound.send(packet, origin, at))
+        return Results(tuple(outcomes), self._plane.take_events())
+
+    def inbound(self, packets: Iterable[bytes], at: Moment) -> Results:
+        """Packets that arrived: one outcome each."""
+        self._tick(at)
+        fast = self._fast
+        outcomes = []
+        for packet in packets:
+            outcome = fast.inbound(packet, at) if fast is not None else None
+            outcomes.append(outcome if outcome is not None else self._inbound.receive(packet, at))
+        return Results(tuple(outcomes), self._plane.take_events())
+
+    # -- key management ------------------------------------------------------------------------------------------------
+
+    def control(self, socket: int, octets: bytes, at: Moment) -> Answer:
+        """A PF_KEY message of a client whose socket was opened by a notice."""
+        self._tick(at)
+        answer = self.server.receive(socket, octets, at)
+        self._plane.events += [ToKeySocket(delivery.socket, delivery.octets) for delivery in answer.deliveries]
+        self._sas_changed(at)
+        return Answer(answer.errno, self._plane.take_events(), answer.refused)
+
+    def has_dump(self, socket: int) -> bool:
+        """Whether `pull` has something for this socket."""
+        return self.server.has_dump(socket)
+
+    def pull(self, socket: int, room_octets: int, at: Moment) -> tuple[bytes, ...]:
+        """The next messages of the socket's dumps that fit."""
+        self._tick(at)
+        return self.server.pull(socket, room_octets, at)
+
+    # -- what the host knows -------------------------------------------------------------------------------------------
+
+    def notice(self, notice: Notice, at: Moment) -> tuple[Event, ...]:
+        """Take note of it. Raises Refused for a socket's policy that may not be, with nothing changed."""
+        self._tick(at)
+        plane = self._plane
+        match notice:
+            case Granted(slot, epoch, sequence_end, iv_count):
+                sa = self.sadb.by_handle(slot, epoch)
+                if sa is not None:
+                    sequence.grant(sa, sequence_end, iv_count)
+                    self._outbound.granted(slot, epoch, at)
+            case SocketPolicy(socket, policy, is_privileged):
+                self.spd.set_socket(socket, policy, at, is_privileged)
+            case SocketBound():
+                plane.sockets.bind(notice)
+            case SocketAccepted(listener, socket):
+                self.spd.socket_accepted(listener, socket, at)
+            case SocketGone(socket):
+                self.spd.socket_gone(socket)
+                plane.sockets.gone(socket)
+            case PathMtu(destination, mtu_octets):
+                plane.paths.tell(destination, mtu_octets)
+            case PeerMoved():
+                self._keys.peer_moved(notice)
+                self._sas_changed(at)
+            case KeySocketOpened(socket, name, pid, is_privileged):
+                self.server.opened(socket, dialects.DIALECTS[name], pid, is_privileged)
+            case KeySocketGone(socket):
+                self.server.closed(socket)
+            case LocalAddresses(addresses):
+                plane.local = addresses
+            case EncapsulationPort(port, is_on):
+                plane.ports = plane.ports | {port} if is_on else plane.ports - {port}
+            case SendDummy(dst, spi, octets):
+                self._outbound.send_dummy(dst, spi, octets, at)
+        return plane.take_events()
+
+    # -- tunables ------------------------------------------------------------------------------------------------------
+
+    @property
+    def settings(self) -> Settings:
+        """All tunables at this moment."""
+        return self._settings
+
+    def tune(self, name: str, text: str) -> tree.Change:
+        """Set one tunable from text, as sysctl(8) does. Raises Refused, with nothing changed."""
+        change = tree.set_value(self._settings, name, text, self.report)
+        self._settings = self._plane.settings = change.settings
+        self._keys.settings = change.settings
+        self.server.tune(change.settings)
+        self.spd.limit = change.settings.limits.policies
+        self.spd.generation += 1
+        return change
+
+    def read(self, name: str) -> str:
+        """One tunable, as text. Raises Refused(ENOENT)."""
+        return tree.read(self._settings, name, self.report)
+
+    # -- time ----------------------------------------------------------------------------------------------------------
+
+    def advance(self, at: Moment) -> tuple[Event, ...]:
+        """Do what is due: lifetimes, larval SAs, policies, waiting packets, fragments, path MTUs."""
+        self._tick(at)
+        for expired in self.sadb.due(at):
+            self._deliver(self.server.tell.expire(expired.sa, expired.is_hard))
+        for entry in self.spd.due(at):
+            self._deliver(self.server.tell.policy_expire(entry))
+        self._keys.due(at)
+        self._plane.paths.due(at)
+        self._outbound.due(at)
+        self._inbound.due(at)
+        self._sas_changed(at)
+        return self._plane.take_events()
+
+    def next_deadline(self) -> Moment | None:
+        """When to call `advance` at the latest; None: nothing is due."""
+        ends = (
+            self.sadb.next_deadline(), self.spd.next_deadline(), self._keys.next_deadline(), self._plane.paths.next_deadline(),
+            self._outbound.next_deadline(), self._inbound.next_deadline(),
+        )  # fmt: skip
+        return min((end for end in ends if end is not None), default=None)
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _tick(self, at: Moment) -> None:
+        if at < self._at:
+            raise Bug(f"time runs backwards: {at.ns} after {self._at.ns}")
+        self._at = at
+
+    def _sas_changed(self, at: Moment) -> None:
+        """Whoever waits for an SA or its keys looks again, if there is anything new."""
+        if self.sadb.generation != self._generation:
+            self._generation = self.sadb.generation
+            self._outbound.sa_changed(at)
+            self._inbound.sa_changed(at)
+
+    def _deliver(self, deliveries: Iterable[Delivery]) -> None:
+        self._keys.deliver(deliveries)
+

@@ -1,0 +1,130 @@
+"""What an inbound packet for this host is: ESP, AH, IPComp, ESP in UDP, IKE, or something in clear; and which SA it names. RFC 4301 §5.2.
+
+    IP | ESP | ...                     by its SPI                        RFC 4303 §2.1
+    IP | AH | ...                      by its SPI                        RFC 4302 §2.4
+    IP | IPComp | ...                  by its CPI, well-known ones with the source (S1)
+    IP | UDP port | ESP                by its SPI; the ports are compared with the SA's       RFC 3948 §2.1
+    IP | UDP port | 0 0 0 0 | IKE      for the socket: Punt
+    IP | UDP port | 0xff               keepalive: swallowed (S41)
+
+Encapsulation ports are 4500, those of SAs, and those a socket asked for. UDP to any other port is a packet in clear.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from koura.errors import Malformed
+from koura.reasons import (
+    AH_DISABLED_IN,
+    AH_NO_SA,
+    AH_SHORT,
+    ESP_DISABLED_IN,
+    ESP_NO_SA,
+    ESP_PORT,
+    ESP_SHORT,
+    IPCOMP_DISABLED_IN,
+    IPCOMP_NO_SA,
+    IPCOMP_SHORT,
+    NATT_KEEPALIVE,
+    NATT_SHORT,
+    NATT_UDP,
+    Discarded,
+    Ending,
+)
+from koura.sadb.association import Association
+from koura.sadb.database import Database
+from koura.saindex import Protocol
+from koura.settings import Settings
+from koura.wire import ah, esp, ipcomp, udp
+from koura.wire import natt as wire_natt
+from koura.wire.summary import Summary
+from koura.xform import natt
+
+_UDP = 17
+_SHORTEST_OCTETS = 8
+DEFLATE_CPI = 2
+
+
+class Kind(Enum):
+    """What to do with it."""
+
+    CLEAR = "clear"
+    PROTECTED = "protected"
+    IKE = "ike"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The answer. packet: without UDP around ESP; ports: of that UDP header, () without one."""
+
+    kind: Kind
+    packet: bytes
+    protocol: Protocol = Protocol.ESP
+    spi: int = 0
+    src: bytes = b""
+    dst: bytes = b""
+    ports: tuple[int, int] | tuple[()] = ()
+
+
+def demultiplex(packet: bytes, summary: Summary, ports: frozenset[int], settings: Settings) -> Found:
+    """What a whole packet is. Raises Discarded: switched off, too short, keepalive."""
+    body = packet[summary.offset : summary.octets]
+    if summary.protocol == _UDP and summary.dport in ports:
+        return _encapsulated(packet, summary, body, settings)
+    if summary.protocol == Protocol.ESP:
+        return Found(Kind.PROTECTED, packet, Protocol.ESP, _esp_spi(body, settings), summary.src, summary.dst)
+    if summary.protocol == Protocol.AH:
+        _check(bool(settings.ah_enable), AH_DISABLED_IN)
+        _check(len(body) >= _SHORTEST_OCTETS, AH_SHORT)
+        try:
+            spi = ah.Header.read(body).spi
+        except Malformed as fault:
+            raise Discarded(AH_SHORT) from fault
+        return Found(Kind.PROTECTED, packet, Protocol.AH, spi, summary.src, summary.dst)
+    if summary.protocol == Protocol.IPCOMP:
+        _check(bool(settings.ipcomp_enable), IPCOMP_DISABLED_IN)
+        try:
+            cpi = ipcomp.Header.read(body).cpi
+        except Malformed as fault:
+            raise Discarded(IPCOMP_SHORT) from fault
+        return Found(Kind.PROTECTED, packet, Protocol.IPCOMP, cpi, summary.src, summary.dst)
+    return Found(Kind.CLEAR, packet)
+
+
+def associate(found: Found, sadb: Database, settings: Settings) -> Association:
+    """The SA a protected packet names, larval ones too. Raises Discarded(*_NO_SA | ESP_PORT)."""
+    sa = sadb.by_spi(found.dst, found.protocol, found.spi, found.src)
+    if sa is None:
+        raise Discarded({Protocol.ESP: ESP_NO_SA, Protocol.AH: AH_NO_SA}.get(found.protocol, IPCOMP_NO_SA))
+    if found.ports:
+        around = sa.agreement.encapsulation
+        if around is None or ((around.sport, around.dport) != found.ports and not settings.natt_roaming):
+            raise Discarded(ESP_PORT, sa)
+    return sa
+
+
+def _esp_spi(body: bytes, settings: Settings) -> int:
+    _check(bool(settings.esp_enable), ESP_DISABLED_IN)
+    _check(len(body) >= _SHORTEST_OCTETS, ESP_SHORT)
+    return esp.Header.read(body).spi
+
+
+def _encapsulated(packet: bytes, summary: Summary, body: bytes, settings: Settings) -> Found:
+    try:
+        header, payload = udp.read(body)
+    except Malformed as fault:
+        raise Discarded(NATT_UDP) from fault
+    kind = wire_natt.demultiplex(payload)
+    if kind is wire_natt.Kind.KEEPALIVE:
+        raise Discarded(NATT_KEEPALIVE)
+    if kind is wire_natt.Kind.SHORT:
+        raise Discarded(NATT_SHORT)
+    if kind is wire_natt.Kind.IKE:
+        return Found(Kind.IKE, packet)
+    spi = _esp_spi(payload, settings)
+    return Found(Kind.PROTECTED, natt.unwrap(packet), Protocol.ESP, spi, summary.src, summary.dst, (header.sport, header.dport))
+
+
+def _check(is_fine: bool, reason: Ending) -> None:
+    if not is_fine:
+        raise Discarded(reason)

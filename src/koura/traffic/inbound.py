@@ -1,0 +1,275 @@
+"""A packet on its way in: what it is, what comes off it, and whether policy takes what is left. RFC 4301 §5.2; processing.md §5, §6.
+
+    1 the IP header is right, fragments put together     6 enc BEFORE, strip the tunnel's header, enc AFTER
+    2 for this host? what is it? (demultiplex)           7 note the SA in the history; again from 1
+    3 its SA; a larval one: wait for the keys            8 in clear at last: socket's policy, SPD, default (verify)
+    4 check, authenticate, commit (xform.input)          9 Deliver: to this host, or to whoever forwards
+    5 NAT's checksums repaired
+
+Rules of the file:
+- A packet to another host is judged by policy with the history it has: none, or that of the tunnel it came in.
+- Fragments meet only fragments that came the same way: same protocols, endpoints and reqids, whatever the SPI (a rekey may fall
+  between two fragments).
+- A larval SA's packets wait with the history they have, so that nothing is authenticated twice.
+- Once something is stripped nothing is committed that a later refusal would have to take back: the window of an outer SA has
+  moved though the inner packet is refused, as RFC 4303 §3.4.3 has it.
+"""
+
+from koura.errors import Malformed
+from koura.moment import Moment
+from koura.reasons import (
+    AH_INNER,
+    ESP_INNER,
+    FRAG_TIMEOUT,
+    HELD_FRAGMENT,
+    HELD_LARVAL,
+    IP_CHECKSUM,
+    IP_MALFORMED,
+    IPCOMP_INNER,
+    POLICY_IN_DISCARD,
+    POLICY_IN_SELECTOR,
+    PUNTED_IKE,
+    SA_LARVAL_LIMIT,
+    SA_LARVAL_TIMEOUT,
+    SA_NESTING,
+    TUNNEL_SOURCE,
+    Discarded,
+)
+from koura.sadb.association import Association, State
+from koura.saindex import Direction, Mode, Protocol
+from koura.spd.entry import Entry
+from koura.spd.policy import Action
+from koura.spd.selector import Flow
+from koura.traffic import icmp, verify
+from koura.traffic.demultiplex import Found, Kind, associate, demultiplex
+from koura.traffic.flow import flow_of, is_neighbour_discovery
+from koura.traffic.hold import Holds, Waiting
+from koura.traffic.outcome import Applied, Deliver, Discard, Held, Outcome, Punt, Released
+from koura.traffic.plane import Plane
+from koura.wire import ipv4
+from koura.wire.summary import Summary, summarise
+from koura.xform import base, natt, tunnel
+
+_BEFORE, _AFTER = 1, 2
+_IPIP = (4, 41)
+_PROTECTING = (Protocol.ESP, Protocol.AH, Protocol.IPCOMP)
+_INNER = {Protocol.ESP: ESP_INNER, Protocol.AH: AH_INNER, Protocol.IPCOMP: IPCOMP_INNER}
+_History = tuple[Applied, ...]
+_Spi = tuple[bytes, int, int]  # destination, protocol, SPI
+
+
+class Inbound:
+    """The inbound direction, and the packets that wait in it."""
+
+    def __init__(self, plane: Plane) -> None:
+        self._plane = plane
+        self._for_keys: Holds[_Spi] = Holds()
+
+    def receive(self, packet: bytes, at: Moment, history: _History = ()) -> Outcome:
+        """What becomes of a packet that arrived. Never raises but for a Bug: every end is an outcome, counted here.
+
+        history: what came off it before it had to wait; () for a packet from the network.
+        """
+        try:
+            outcome = self._receive(packet, history, at)
+        except Discarded as end:
+            self._plane.tally.discarded(end, packet)
+            return Discard(end.reason)
+        self._plane.tally.ended(outcome)
+        return outcome
+
+    def sa_changed(self, at: Moment) -> None:
+        """Take up again what waited for keys that are there by now, or for an SA that is gone."""
+        sadb = self._plane.sadb
+        for waiting in self._for_keys.take(lambda key: not _is_larval(sadb.by_spi(key[0], Protocol(key[1]), key[2]))):
+            assert isinstance(waiting.came, tuple)
+            self._plane.events.append(Released(self.receive(waiting.packet, at, waiting.came), False))
+
+    def due(self, at: Moment) -> None:
+        """End what has waited too long: for keys, or for the other fragments."""
+        plane = self._plane
+        for waiting in self._for_keys.due(at):
+            plane.tally.discarded(Discarded(SA_LARVAL_TIMEOUT), waiting.packet)
+            plane.events.append(Released(Discard(SA_LARVAL_TIMEOUT), False))
+        for expired in plane.in_fragments.due(at):
+            plane.tally.discarded(Discarded(FRAG_TIMEOUT), expired.first)
+            plane.events += [Released(Discard(FRAG_TIMEOUT), False)] * expired.count
+
+    def next_deadline(self) -> Moment | None:
+        """When to call `due`."""
+        ends = (self._for_keys.next_deadline(), self._plane.in_fragments.next_deadline())
+        return min((end for end in ends if end is not None), default=None)
+
+    # -- the recipe ----------------------------------------------------------------------------------------------------
+
+    def _receive(self, packet: bytes, history: _History, at: Moment) -> Outcome:
+        plane = self._plane
+        fragment_octets = 0
+        while True:
+            summary = self._summarise(packet)
+            if summary.is_fragment:
+                whole = plane.in_fragments.add(packet, at, plane.settings.limits, _way(history))
+                if whole is None:
+                    return Held(HELD_FRAGMENT)
+                packet, fragment_octets = whole.packet, whole.fragment_octets
+                summary = self._summarise(packet)
+            if not plane.is_ours(summary.dst):
+                return self._judge(packet, history, fragment_octets, at)
+            if summary.protocol in _PROTECTING:
+                plane.tally.came(Protocol(summary.protocol))
+            found = demultiplex(packet, summary, plane.ports, plane.settings)
+            if found.kind is Kind.IKE:
+                return Punt(packet, PUNTED_IKE)
+            if found.kind is Kind.PROTECTED:
+                sa = associate(found, plane.sadb, plane.settings)
+                if _is_larval(sa):
+                    return self._wait(packet, history, found, at)
+                if len(history) >= plane.settings.limits.nesting:
+                    raise Discarded(SA_NESTING, sa)
+                packet, applied = self._undo(found, sa, at)
+            else:
+                sa_or_none = self._uncompressed(summary)
+                if sa_or_none is None:
+                    return self._judge(packet, history, fragment_octets, at)
+                packet, applied = self._strip(packet, sa_or_none, summary.src, at), _applied(sa_or_none, True, summary.src)
+            history = (*history, applied)
+            fragment_octets = 0
+
+    def _summarise(self, packet: bytes) -> Summary:
+        """Step 1. RFC 1122 §3.2.1.2: a wrong header checksum ends the packet."""
+        try:
+            summary = summarise(packet)
+        except Malformed as fault:
+            raise Discarded(IP_MALFORMED) from fault
+        if summary.version == 4 and not ipv4.is_checksum_right(packet):
+            raise Discarded(IP_CHECKSUM)
+        return summary
+
+    def _undo(self, found: Found, sa: Association, at: Moment) -> tuple[bytes, Applied]:
+        """Steps 4 to 6: one SA's protection off. Raises Discarded."""
+        plane = self._plane
+        context = plane.context(at)
+        if found.ports:
+            plane.tally.came(Protocol.ESP)
+        plane.tally.opening(sa, found.packet)
+        opened = base.input(sa, found.packet, context)
+        if found.ports:
+            self._note_peer(found, sa, at)
+        mode = sa.agreement.index.mode
+        is_tunnel = mode != Mode.TRANSPORT and opened.next_header in _IPIP
+        if mode == Mode.TUNNEL and not is_tunnel:
+            raise Discarded(_INNER[found.protocol], sa)
+        packet = opened.packet
+        if is_tunnel:
+            packet = self._strip(packet, sa, found.src, at)
+        else:
+            if sa.agreement.encapsulation is not None:
+                packet = natt.repair(sa, packet, context)
+            plane.show_inbound(_BEFORE, sa, packet)
+            plane.show_inbound(_AFTER, sa, packet)
+        plane.sadb.use(sa, len(packet), at)
+        return packet, _applied(sa, is_tunnel, found.src)
+
+    def _strip(self, packet: bytes, sa: Association, src: bytes, at: Moment) -> bytes:
+        """Step 6: enc, the tunnel's header off (ECN), enc."""
+        plane = self._plane
+        index = sa.agreement.index
+        if plane.settings.check_tunnel_source and any(index.src) and src != index.src:
+            raise Discarded(TUNNEL_SOURCE, sa)
+        plane.show_inbound(_BEFORE, sa, packet)
+        inner = tunnel.strip(packet, plane.context(at), sa)
+        plane.show_inbound(_AFTER, sa, inner)
+        return inner
+
+    def _uncompressed(self, summary: Summary) -> Association | None:
+        """The IPComp tunnel SA for whose peer this plain IP in IP is what did not compress (M21); None: it is a packet like others."""
+        if summary.protocol not in _IPIP or not self._plane.settings.ipcomp_enable:
+            return None
+        for sa in self._plane.sadb.between(summary.src, summary.dst, Protocol.IPCOMP):
+            if sa.agreement.index.mode != Mode.TRANSPORT and sa.state in (State.MATURE, State.DYING):
+                return sa
+        return None
+
+    def _note_peer(self, found: Found, sa: Association, at: Moment) -> None:
+        """What authenticated came from somewhere else than the SA says: key management is told (natt_roaming)."""
+        around = sa.agreement.encapsulation
+        assert around is not None
+        index = sa.agreement.index
+        if found.ports and ((around.sport, around.dport) != found.ports or (any(index.src) and found.src != index.src)):
+            self._plane.keys.moved(sa, found.src, found.ports[0], at)
+
+    def _wait(self, packet: bytes, history: _History, found: Found, at: Moment) -> Outcome:
+        """Step 3: the keys of a larval SA are on their way. Raises Discarded(SA_LARVAL_LIMIT)."""
+        limits = self._plane.settings.limits
+        key = (found.dst, int(found.protocol), found.spi)
+        waiting = Waiting(packet, history, key, at.ns + limits.larval_hold_ns)
+        if not self._for_keys.add(key, waiting, limits.larval_packets):
+            raise Discarded(SA_LARVAL_LIMIT)
+        return Held(HELD_LARVAL)
+
+    # -- policy --------------------------------------------------------------------------------------------------------
+
+    def _judge(self, packet: bytes, history: _History, fragment_octets: int, at: Moment) -> Outcome:
+        """Steps 8 and 9. Raises Discarded(POLICY_IN_*)."""
+        plane = self._plane
+        settings = plane.settings
+        try:
+            flow = flow_of(packet)
+        except Malformed as fault:
+            raise Discarded(IP_MALFORMED) from fault
+        if not history and plane.is_ours(flow.dst):
+            self._learn(packet, at)
+        entry = self._entry(flow)
+        if entry is not None:
+            entry.use(len(packet), at)
+        action = entry.policy.action if entry is not None else Action.NONE
+        if action is Action.DISCARD or (entry is None and settings.of(packet[0] >> 4).def_policy == 0):
+            raise Discarded(POLICY_IN_DISCARD)
+        if entry is not None and action is Action.IPSEC:
+            if history or not is_neighbour_discovery(entry, flow, packet):
+                verify.check(entry.policy, history, flow, settings)
+        elif settings.check_policy_history and not self._is_permitted(packet, history, flow):
+            raise Discarded(POLICY_IN_SELECTOR)
+        skips_filter = bool(history) and not settings.of(packet[0] >> 4).filtertunnel
+        return Deliver(packet, history, fragment_octets, skips_filter)
+
+    def _learn(self, packet: bytes, at: Moment) -> None:
+        """A router's word about the size of packets of ours, if it names an SA we send on (S30, S38)."""
+        plane = self._plane
+        report = icmp.read_report(packet, summarise(packet))
+        sa = icmp.associate(report, plane.sadb) if report is not None else None
+        if report is not None and sa is not None:
+            plane.paths.learn(sa, report, plane.settings, at)
+
+    def _entry(self, flow: Flow) -> Entry | None:
+        """The policy: of the socket that gets the packet, else the SPD's; None: the default. R27."""
+        plane = self._plane
+        socket = plane.sockets.find(flow)
+        own = plane.spd.socket_policy(socket, Direction.INBOUND) if socket else None
+        return own if own is not None else plane.spd.match(Direction.INBOUND, flow)
+
+    def _is_permitted(self, packet: bytes, history: _History, flow: Flow) -> bool:
+        """Whether each SA it came through may carry it: no policy names the SA, or one that does covers the packet (S11).
+
+        An ICMP error may come through the SA of the packet it quotes (RFC 4301 §6.2): then that packet, reversed, is covered.
+        """
+        spd = self._plane.spd
+        if all(spd.permits(Direction.INBOUND, applied, flow) for applied in history):
+            return True
+        reverse = icmp.returning(packet) if self._plane.settings.icmp_through_sa else None
+        return reverse is not None and all(spd.permits(Direction.INBOUND, applied, reverse) for applied in history)
+
+
+def _is_larval(sa: Association | None) -> bool:
+    return sa is not None and sa.state is State.LARVAL
+
+
+def _applied(sa: Association, was_tunnel: bool, src: bytes) -> Applied:
+    index = sa.agreement.index
+    sa_src = index.src if any(index.src) else src
+    return Applied(index.protocol, int(index.mode), was_tunnel, sa.agreement.spi, sa_src, index.dst, index.reqid)
+
+
+def _way(history: _History) -> tuple[tuple[int, bool, bytes, bytes, int], ...]:
+    """How a fragment came, as far as its companions must have come the same way."""
+    return tuple((int(applied.protocol), applied.was_tunnel, applied.src, applied.dst, applied.reqid) for applied in history)

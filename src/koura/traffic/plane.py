@@ -1,0 +1,105 @@
+"""Plane: what both directions of one stack work on.
+
+`stack` fills it and hands out the events; `outbound` and `inbound` read it and change what packets change. Settings are replaced
+whole by `stack.tune`, so whoever needs two tunables of one moment takes `settings` once.
+"""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from koura.address import Family, family, is_multicast, is_unspecified
+from koura.enc import tap
+from koura.enc.filter import FILTERED, Filter
+from koura.enc.tap import Tap
+from koura.entropy import Entropy
+from koura.moment import Moment
+from koura.reasons import ENC_FILTER_IN, ENC_FILTER_OUT, Discarded, Ending
+from koura.sadb.association import Association
+from koura.sadb.database import Database as Sadb
+from koura.saindex import Direction
+from koura.settings import Settings
+from koura.spd.database import Database as Spd
+from koura.spd.entry import Entry
+from koura.spd.selector import Flow
+from koura.traffic.bundle import Missing
+from koura.traffic.fragments import Reassembly
+from koura.traffic.outcome import Event, Tapped
+from koura.traffic.pmtu import Paths
+from koura.traffic.sockets import Sockets
+from koura.traffic.tally import Tally
+from koura.wire import natt
+from koura.xform.base import Context
+
+
+class KeyManagement(Protocol):
+    """What traffic tells key management: pfkey.server behind it, seen from here."""
+
+    def acquire(self, missing: Missing, flow: Flow, entry: Entry, at: Moment) -> None:
+        """An SA is missing; whether anybody is told is a matter of suppression (pfkey.md §7)."""
+        ...
+
+    def moved(self, sa: Association, src: bytes, sport: int, at: Moment) -> None:
+        """A packet that authenticated came from another address or port than the SA's. RFC 3947 §5.2."""
+        ...
+
+
+@dataclass(slots=True)
+class Plane:
+    """Everything but the two directions' own queues."""
+
+    sadb: Sadb
+    spd: Spd
+    tally: Tally
+    settings: Settings
+    entropy: Entropy
+    keys: KeyManagement
+    tap: Tap
+    filter: Filter
+    paths: Paths = field(default_factory=Paths)
+    sockets: Sockets = field(default_factory=Sockets)
+    local: frozenset[bytes] | None = None
+    ports: frozenset[int] = frozenset((natt.PORT,))
+    events: list[Event] = field(default_factory=list)
+    out_fragments: Reassembly = field(default_factory=Reassembly)
+    in_fragments: Reassembly = field(default_factory=Reassembly)
+
+    def is_ours(self, address: bytes) -> bool:
+        """Whether a packet to this address is for this host; multicast and broadcast are the host's to say (LocalAddresses)."""
+        return self.local is None or address in self.local
+
+    def context(self, at: Moment) -> Context:
+        """What a transform may know besides the packet and the SA."""
+        return Context(self.settings, at, self.entropy)
+
+    def own_address(self, wanted: Family, *preferred: bytes) -> bytes:
+        """An address of this host to speak from: the first preferred one of the family, else the lowest there is; b'': none known."""
+        known = [address for address in preferred if family(address) is wanted and not is_unspecified(address)]
+        return known[0] if known else min((a for a in self.local or () if family(a) is wanted and not is_multicast(a)), default=b"")
+
+    def show_outbound(self, stage: int, sa: Association, packet: bytes) -> None:
+        """enc(4) on the way out. Raises Discarded(ENC_FILTER_OUT) where the filter refuses."""
+        self._show(stage, Direction.OUTBOUND, sa, packet, ENC_FILTER_OUT)
+
+    def show_inbound(self, stage: int, sa: Association, packet: bytes) -> None:
+        """enc(4) on the way in. Raises Discarded(ENC_FILTER_IN) where the filter refuses."""
+        self._show(stage, Direction.INBOUND, sa, packet, ENC_FILTER_IN)
+
+    def _show(self, stage: int, direction: Direction, sa: Association, packet: bytes, refusal: Ending) -> None:
+        enc = self.settings.enc
+        spi = sa.agreement.spi
+        is_outbound = direction is Direction.OUTBOUND
+        mask = enc.out_filter_mask if is_outbound else enc.in_filter_mask
+        self.tap.count(stage, direction, packet)
+        if self.tap.wants(stage, direction, enc):
+            self.events.append(Tapped(is_outbound, stage, spi, tap.flags(sa.agreement), packet))
+        if not mask & stage:
+            return
+        if not self.filter.pass_or_block(stage, direction, packet):
+            raise Discarded(refusal, sa)
+        if self.tap.wants(FILTERED, direction, enc):
+            self.events.append(Tapped(is_outbound, FILTERED, spi, tap.flags(sa.agreement), packet))
+
+    def take_events(self) -> tuple[Event, ...]:
+        events = tuple(self.events)
+        self.events.clear()
+        return events

@@ -1,0 +1,115 @@
+"""Whether a packet fits once it is protected, what may be cut so that it does, and what its sender is told. RFC 4301 §8; M23, S29.
+
+    inner packet                        may it be cut after sealing?
+    tunnel, IPv4 inside                 unless DF goes outside: dfbit 1, or 2 with DF inside
+    tunnel, IPv6 inside                 unless it is in transit and above 1280 octets (RFC 2473 §7.1), or dfbit 1 on an IPv4 outside
+    transport, IPv4                     unless DF
+    transport, IPv6                     unless it is in transit
+
+An IPv4 packet without DF that goes into a tunnel can be cut before sealing instead (pre_frag). What cannot be cut at all is refused,
+and the sender learns the size that would have fitted: in transit by ICMP (under the policy for such a packet), locally by TooBig
+(EMSGSIZE).
+Nothing is refused or cut where no MTU is known.
+"""
+
+from collections.abc import Callable
+
+from koura.address import Family, family
+from koura.moment import Moment
+from koura.reasons import PMTU_FORWARDED, PMTU_LOCAL, PMTU_OUTER, Discarded
+from koura.sadb.association import Association
+from koura.settings import Settings
+from koura.traffic import icmp, pmtu
+from koura.traffic.bundle import Step
+from koura.traffic.fragments import split
+from koura.traffic.mss import clamp
+from koura.traffic.outcome import Origin, TooBig
+from koura.traffic.plane import Plane
+from koura.wire import ipv4
+from koura.xform import place
+
+_Steps = tuple[Step, ...]
+
+
+class Sizes:
+    """The size rules of one stack. `emit`: sends a packet of the stack's own making."""
+
+    def __init__(self, plane: Plane, emit: Callable[[bytes, str, Moment], None]) -> None:
+        self._plane = plane
+        self._emit = emit
+
+    def fit(self, packet: bytes, steps: _Steps, origin: Origin, at: Moment) -> tuple[bytes, ...]:
+        """The packets to seal one by one: the packet itself, or what it is cut into first. Raises Discarded(PMTU_*)."""
+        plane = self._plane
+        settings = plane.settings
+        pieces = self._pieces(packet, steps, origin.fragment_octets)
+        mtu = plane.paths.mtu(_destination(packet, steps), steps[-1].sa, at)
+        if mtu is None:
+            return pieces
+        room = pmtu.room(steps, len(packet) - len(place.for_output(packet).payload), mtu)
+        if settings.mss_clamp:
+            pieces = tuple(clamp(piece, room) for piece in pieces)
+        if all(len(piece) <= room for piece in pieces):
+            return pieces
+        if settings.pre_frag and steps[0].outer is not None and packet[0] >> 4 == 4 and not _has_df(packet):
+            return self._pieces(packet, steps, room)
+        if _may_cut_outside(packet, steps, origin, settings):
+            return pieces
+        raise self._refuse(packet, origin, room, steps, at)
+
+    def cut(self, packet: bytes, sa: Association, at: Moment) -> tuple[bytes, ...]:
+        """A protected packet in pieces that the link takes (IPv6: the path). Raises Discarded(PMTU_OUTER) where DF forbids it."""
+        plane = self._plane
+        if packet[0] >> 4 == 4:
+            mtu = plane.paths.link(packet[16:20])
+            if mtu is None or len(packet) <= mtu:
+                return (packet,)
+            if _has_df(packet):
+                raise Discarded(PMTU_OUTER, sa)
+            return split(packet, mtu, 0)
+        mtu = plane.paths.mtu(packet[24:40], sa, at)
+        if mtu is None or len(packet) <= mtu:
+            return (packet,)
+        return split(packet, max(mtu, pmtu.IPV6_MIN_MTU), plane.entropy.below(1 << 32))
+
+    def _pieces(self, packet: bytes, steps: _Steps, octets: int) -> tuple[bytes, ...]:
+        """The packet in pieces of at most `octets`, if its first SA is a tunnel: transport mode takes whole packets (RFC 4303 §3.3.4)."""
+        if not octets or steps[0].outer is None:
+            return (packet,)
+        return split(packet, octets, self._plane.entropy.below(1 << 32))
+
+    def _refuse(self, packet: bytes, origin: Origin, room: int, steps: _Steps, at: Moment) -> Discarded:
+        """Tell the sender, and say why the packet ends."""
+        told = max(room, 68) if packet[0] >> 4 == 4 else max(room, pmtu.IPV6_MIN_MTU)
+        if not origin.is_forwarded:
+            self._plane.events.append(TooBig(packet, told))
+            is_outer = packet[0] >> 4 == 4 and not _has_df(packet)
+            return Discarded(PMTU_OUTER if is_outer else PMTU_LOCAL, steps[-1].sa)
+        source = self._plane.own_address(Family(packet[0] >> 4), *(step.sa.agreement.index.src for step in steps))
+        message = icmp.too_big(packet, told, source) if source else None
+        if message is not None:
+            self._emit(message, "packet too big", at)
+        return Discarded(PMTU_FORWARDED, steps[-1].sa)
+
+
+def _destination(packet: bytes, steps: _Steps) -> bytes:
+    """Where the protected packet goes."""
+    wraps = [step.outer[1] for step in steps if step.outer is not None]
+    return wraps[-1] if wraps else (packet[16:20] if packet[0] >> 4 == 4 else packet[24:40])
+
+
+def _has_df(packet: bytes) -> bool:
+    return ipv4.read(packet)[0].is_df
+
+
+def _may_cut_outside(packet: bytes, steps: _Steps, origin: Origin, settings: Settings) -> bool:
+    """The table above."""
+    is_tunnel = any(step.outer is not None for step in steps)
+    if packet[0] >> 4 == 6:
+        if origin.is_forwarded and len(packet) > pmtu.IPV6_MIN_MTU:
+            return False
+        is_v4_outside = family(steps[-1].sa.agreement.index.dst) is Family.IPV4
+        return not (is_tunnel and is_v4_outside and settings.dfbit == 1)
+    if not is_tunnel:
+        return not _has_df(packet)
+    return settings.dfbit == 0 or (settings.dfbit != 1 and not _has_df(packet))

@@ -1,0 +1,88 @@
+"""Tally: the one place where traffic counts. Ends by Reason, and what netstat -s shows beside them. processing.md §11.
+
+    REASON                    every end, by its name; on the SA too, if it had come so far
+    ipsec.FIELD ipsec6.FIELD  the ends and events whose BSD counter is of ipsecstat, by the packet's family
+    esp.input esp.output …    packets that came to a protocol, and that it put on; esp.ibytes, esp.obytes: what it protected
+    esp.hist.ALGORITHM        both directions
+    ipcomp.threshold .uncompr packets that IPComp left as they were
+"""
+
+from koura.reasons import BYPASSED, DELIVERED, FORWARDED, Discarded
+from koura.sadb.association import Association
+from koura.saindex import Protocol
+from koura.settings import Settings
+from koura.stats.counters import Counters
+from koura.traffic.outcome import Bypass, Deliver, Forward, Held, Outcome, Punt
+from koura.wire import esp
+from koura.xform import base, place
+
+_IPSECSTAT = "ips_"
+_NAMES = {Protocol.ESP: "esp", Protocol.AH: "ah", Protocol.IPCOMP: "ipcomp"}
+
+
+class Tally:
+    """Counts for one stack."""
+
+    def __init__(self, counters: Counters) -> None:
+        self.counters = counters
+
+    def ended(self, outcome: Outcome) -> None:
+        """An outcome that is no discard."""
+        if isinstance(outcome, Forward):
+            self.counters.count(FORWARDED)
+        elif isinstance(outcome, Deliver):
+            self.counters.count(DELIVERED)
+        elif isinstance(outcome, Bypass):
+            self.counters.count(BYPASSED)
+        elif isinstance(outcome, Held | Punt):
+            self.counters.count(outcome.reason)
+
+    def discarded(self, end: Discarded, packet: bytes) -> None:
+        """A packet's end, under its family, and on the SA it happened to."""
+        self.counters.count(end.reason)
+        if end.reason.bsd.startswith(_IPSECSTAT):
+            self.event(end.reason.bsd.removeprefix(_IPSECSTAT), packet)
+        if isinstance(end.association, Association):
+            failures = end.association.failures
+            failures[end.reason.name] = failures.get(end.reason.name, 0) + 1
+
+    def event(self, name: str, packet: bytes) -> None:
+        """One of ipsecstat's that is no end: out_nosa, out_bundlesa."""
+        section = "ipsec6" if packet[:1] and packet[0] >> 4 == 6 else "ipsec"
+        self.counters.add(f"{section}.{name}")
+
+    def came(self, protocol: Protocol) -> None:
+        """A packet for a protocol, before anything about it is looked at."""
+        self.counters.add(f"{_NAMES[protocol]}.input")
+
+    def opening(self, sa: Association, packet: bytes) -> None:
+        """A whole packet is about to be opened: what of it is payload."""
+        name = _NAMES[sa.agreement.index.protocol]
+        self.counters.add(f"{name}.ibytes", max(len(place.for_input(packet).payload) - _around(sa), 0))
+        self._histogram(name, sa)
+
+    def sealed(self, sa: Association, before: bytes, after: bytes, settings: Settings) -> None:
+        """A transform is done with a packet; IPComp may have left it alone."""
+        name = _NAMES[sa.agreement.index.protocol]
+        payload_octets = len(place.for_output(before).payload)
+        if name == "ipcomp" and after == before:
+            if payload_octets <= settings.ipcomp_threshold_octets:
+                self.counters.add("ipcomp.threshold")
+                return
+            self.counters.add("ipcomp.uncompr")
+        self.counters.add(f"{name}.output")
+        self.counters.add(f"{name}.obytes", payload_octets)
+        self._histogram(name, sa)
+
+    def _histogram(self, name: str, sa: Association) -> None:
+        agreement = sa.agreement
+        row = agreement.encryption or agreement.compression or agreement.integrity
+        if row is not None:
+            self.counters.add(f"{name}.hist.{row.name}")
+
+
+def _around(sa: Association) -> int:
+    """What an SA's headers and ICV add around the payload; padding is not counted."""
+    if sa.session is not None:
+        return esp.OCTETS + sa.session.iv_octets + sa.session.icv_octets
+    return 4 if sa.digest is None else base.overhead(sa, 0)

@@ -1,0 +1,149 @@
+"""Whether what came off a packet is what inbound policy demands: the decapsulation history, in order. RFC 4301 §5.2 step 4.
+
+The problem (the BUGS of the 2007 page, R52-R54): the policy is about the inner packet, but AH may have authenticated an outer one
+that is gone by then. So each header that comes off leaves an Applied, and the list is compared with the policy's requests.
+
+Requests stand in the order they are applied: requests[0] is innermost on the wire. The history is outermost first. So
+
+    policy      esp/tunnel/A-B/use   ah/transport/A-B/require
+    on the wire                      IP | AH | ESP | IP | payload
+    history     [AH transport, ESP tunnel]          expected, outermost first: [ah/transport, esp/tunnel]
+
+The rules:
+
+1. History and expectation are walked together; every entry must be accounted for by a request, in order. A request with level use,
+   and IPComp at any level (its packets may go uncompressed, RFC 3173 §2.2), may be passed over; others may not.
+2. An entry satisfies a request of its protocol whose mode is the SA's - for an SA of mode `any` the mode that the packet showed:
+   tunnel when an outer header came off -, whose reqid, if it has one, is the SA's, and whose addresses are the SA's.
+3. A transport request without addresses wants an SA from the host that the next header inside names as the source: the tunnel's
+   end, or for the innermost one the packet's own source. Else one peer could speak for another with its own SA.
+4. IPComp in a tunnel that left the packet alone is plain IP in IP, whose header an SA of mode `any` around it takes off (observed
+   in FreeBSD, too): such an entry may stand for its own transport request and the IPComp tunnel below it.
+
+With check_policy_history 0 only FreeBSD's flags are looked at: was there ESP, was there AH; unlike FreeBSD's they outlive a
+tunnel for both families (R52, S12). Not here: which policy is asked, and what `discard` or `none` mean (inbound).
+"""
+
+from dataclasses import dataclass
+
+from koura.address import is_unspecified
+from koura.reasons import POLICY_IN_CLEAR, POLICY_IN_EXTRA, POLICY_IN_MISSING, POLICY_IN_ORDER, Discarded, Ending
+from koura.saindex import Mode, Protocol
+from koura.settings import Settings
+from koura.spd.policy import Policy, Requirement
+from koura.spd.selector import Flow
+from koura.traffic.levels import is_needed, selector_family
+from koura.traffic.outcome import Applied
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    """One request as the check sees it, outermost first."""
+
+    requirement: Requirement
+    is_needed: bool
+    hides_ipcomp: bool  # the next request inside is an IPComp tunnel
+
+
+def check(policy: Policy, history: tuple[Applied, ...], flow: Flow, settings: Settings) -> None:
+    """Hold the history of a packet with this flow against an ipsec policy. Raises Discarded(POLICY_IN_*)."""
+    expected = _expect(policy, flow, settings)
+    if settings.check_policy_history:
+        _check_order(expected, history, flow)
+    else:
+        _check_flags(expected, history)
+
+
+def _expect(policy: Policy, flow: Flow, settings: Settings) -> tuple[_Expected, ...]:
+    side = selector_family(policy, flow)
+    rows = []
+    for i, requirement in reversed(tuple(enumerate(policy.requirements))):
+        needed = requirement.protocol is not Protocol.IPCOMP and is_needed(requirement, side, settings)
+        inside = policy.requirements[i - 1] if i else None
+        hides = inside is not None and inside.protocol is Protocol.IPCOMP and inside.mode is Mode.TUNNEL
+        rows.append(_Expected(requirement, needed, hides))
+    return tuple(rows)
+
+
+def _check_flags(expected: tuple[_Expected, ...], history: tuple[Applied, ...]) -> None:
+    """FreeBSD's check without history: each protocol that is needed came off at least once."""
+    seen = {applied.protocol for applied in history}
+    for row in expected:
+        if row.is_needed and row.requirement.protocol not in seen:
+            raise Discarded(POLICY_IN_MISSING if seen & {Protocol.ESP, Protocol.AH} else POLICY_IN_CLEAR)
+
+
+def _check_order(expected: tuple[_Expected, ...], history: tuple[Applied, ...], flow: Flow) -> None:
+    if _accounts(expected, history, _sources(history, flow)):
+        return
+    if not history:
+        raise Discarded(POLICY_IN_CLEAR)
+    raise Discarded(_why(expected, history, flow))
+
+
+def _accounts(expected: tuple[_Expected, ...], history: tuple[Applied, ...], sources: tuple[bytes, ...]) -> bool:
+    """Whether some walk accounts for every entry and passes over no needed request. At most 4 requests: recursion is bounded."""
+    if not expected:
+        return not history
+    first, rest = expected[0], expected[1:]
+    if history and _satisfies(first.requirement, history[0], sources[0]) and _accounts(rest, history[1:], sources[1:]):
+        return True
+    if history and first.hides_ipcomp and _swallowed(first.requirement, history[0], rest[0].requirement):
+        return _accounts(rest[1:], history[1:], sources[1:])
+    return not first.is_needed and _accounts(rest, history, sources)
+
+
+def _satisfies(requirement: Requirement, applied: Applied, source: bytes) -> bool:
+    """Rule 2, and rule 3 by `source`: whom the header inside names as sender."""
+    mode = _mode(applied)
+    if requirement.protocol != applied.protocol or requirement.mode != mode:
+        return False
+    if requirement.reqid and requirement.reqid != applied.reqid:
+        return False
+    if not _is_open(requirement.dst) and requirement.dst != applied.dst:
+        return False
+    if _is_open(requirement.src):
+        return mode == Mode.TUNNEL or applied.src == source
+    return applied.src == requirement.src
+
+
+def _is_open(address: bytes) -> bool:
+    return not address or is_unspecified(address)
+
+
+def _mode(applied: Applied) -> int:
+    if applied.mode != Mode.ANY:
+        return applied.mode
+    return Mode.TUNNEL if applied.was_tunnel else Mode.TRANSPORT
+
+
+def _swallowed(requirement: Requirement, applied: Applied, ipcomp: Requirement) -> bool:
+    """Rule 4: an SA of mode any took off the header of an IPComp tunnel that had compressed nothing."""
+    if applied.mode != Mode.ANY or not applied.was_tunnel or requirement.mode is not Mode.TRANSPORT:
+        return False
+    as_transport = Applied(applied.protocol, Mode.TRANSPORT, False, applied.spi, applied.src, applied.dst, applied.reqid)
+    return ipcomp.dst == applied.dst and _satisfies(requirement, as_transport, ipcomp.src)
+
+
+def _sources(history: tuple[Applied, ...], flow: Flow) -> tuple[bytes, ...]:
+    """For each entry, the source address of the packet that its SA was applied to: rule 3."""
+    found = []
+    source = flow.src
+    for applied in reversed(history):
+        found.append(source)
+        if _mode(applied) == Mode.TUNNEL:
+            source = applied.src
+    return tuple(reversed(found))
+
+
+def _why(expected: tuple[_Expected, ...], history: tuple[Applied, ...], flow: Flow) -> Ending:
+    """The most telling fault: an entry nobody asked for, then one that is missing, else all are there in another order."""
+    sources = _sources(history, flow)
+    free = list(expected)
+    for applied, source in zip(history, sources, strict=True):
+        taken = next((row for row in free if _satisfies(row.requirement, applied, source)), None)
+        if taken is None:
+            missing = any(row.is_needed for row in free)
+            return POLICY_IN_MISSING if missing else POLICY_IN_EXTRA
+        free.remove(taken)
+    return POLICY_IN_MISSING if any(row.is_needed for row in free) else POLICY_IN_ORDER
