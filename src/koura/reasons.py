@@ -54,7 +54,6 @@ FORWARDED = Ending("ok.forwarded", _N, "protected and sent on")
 DELIVERED = Ending("ok.delivered", _N, "accepted and delivered")
 BYPASSED = Ending("ok.bypassed", _N, "passed in clear, as policy allows", rfc="RFC 4301 §4.4.1")
 PUNTED_IKE = Ending("punt.ike", _N, "IKE on an encapsulation port, handed to its socket", rfc="RFC 3948 §2.2")
-PUNTED_DATAGRAM = Ending("punt.datagram", _N, "a datagram that only the socket of its port can judge", rfc="RFC 3948 §3.1.3")
 HELD_FRAGMENT = Ending("held.fragment", _N, "a fragment, held until the rest arrives", rfc="RFC 791 §3.2")
 HELD_ACQUIRE = Ending("held.acquire", _N, "held until the SA that policy demands exists", rfc="RFC 4301 §5.1")
 HELD_LARVAL = Ending("held.larval", _N, "held briefly: its SPI is known, its keys are on their way", rfc="RFC 4301 §4.4.2.1")
@@ -63,9 +62,6 @@ HELD_GRANT = Ending("held.grant", _N, "held until the ledger grants the SA its n
 # -- the IP packet itself -----------------------------------------------------------------------------------------------
 IP_MALFORMED = Ending("ip.malformed", _PEER, "not a well-formed IP packet", rfc="RFC 791, RFC 8200", xfrm="XfrmInHdrError")
 IP_CHECKSUM = Ending("ip.checksum", _PEER, "IPv4 header checksum is wrong", rfc="RFC 791 §3.1")
-IP_TTL = Ending("ip.ttl", _PEER, "TTL or hop limit ran out while forwarding", rfc="RFC 1812 §5.3.1")
-IP_NO_ROUTE = Ending("ip.noroute", _LOC, "no way to the destination", bsd="ips_out_noroute")
-IP_NOT_OURS = Ending("ip.notours", _N, "addressed to nobody here, and we do not forward")
 FRAG_TIMEOUT = Ending("frag.timeout", _PEER, "the other fragments did not come in time", rfc="RFC 791 §3.2, RFC 8200 §4.5")
 FRAG_OVERLAP = Ending("frag.overlap", _ATT, "fragments overlap", rfc="RFC 5722 §4, RFC 8200 §4.5")
 FRAG_TOO_BIG = Ending("frag.toobig", _ATT, "fragments add up to more than 65535 octets", rfc="RFC 8200 §4.5")
@@ -209,7 +205,6 @@ PMTU_OUTER = Ending("pmtu.outer", _LOC, "the protected packet may not be fragmen
                     rfc="RFC 4301 §8.1")
 ENC_FILTER_IN = Ending("enc.filter.in", _POL, "the packet filter on enc0 refused it inbound", bsd="ips_in_polvio")
 ENC_FILTER_OUT = Ending("enc.filter.out", _POL, "the packet filter on enc0 refused it outbound", bsd="ips_out_polvio")
-TUNABLE_NO_MEMORY = Ending("stack.limit", _LOC, "a limit of this stack is reached")
 
 ENDINGS: tuple[Ending, ...] = tuple(row for row in list(globals().values()) if isinstance(row, Ending))
 BY_NAME: dict[str, Ending] = {row.name: row for row in ENDINGS}

@@ -17,12 +17,14 @@ class Ungranted(KouraError):
 def may_cycle(sa: Association) -> bool:
     """Whether sequence numbers may begin again: asked for, no replay check, and no cipher that would repeat a nonce (S2)."""
     agreement = sa.agreement
-    has_counter = agreement.encryption is not None and agreement.encryption.has_counter_iv
-    return bool(agreement.flags & SaFlags.CYCSEQ) and not agreement.window_packets and not has_counter and not agreement.has_esn
+    return bool(agreement.flags & SaFlags.CYCSEQ) and not agreement.window_packets and not _has_counter(sa) and not agreement.has_esn
 
 
 def next_sequence(sa: Association) -> int:
-    """The next number, taken. Raises Spent at the end of the space, Ungranted at the end of the block; then nothing is taken."""
+    """The next number, taken. Raises Spent at the end of the space, Ungranted at the end of a block; then nothing is taken.
+
+    In a counter mode the block of IVs counts too: a number without an IV would leave a hole in the sequence.
+    """
     words = sa.hot.words
     last = int(words[SEQUENCE_LAST])
     if last >= sa.last_sequence:
@@ -30,7 +32,7 @@ def next_sequence(sa: Association) -> int:
             raise Spent
         words[SEQUENCE_LAST] = 1
         return 1
-    if last >= words[SEQUENCE_END]:
+    if last >= words[SEQUENCE_END] or (words[IV_LEFT] == 0 and _has_counter(sa)):
         raise Ungranted
     words[SEQUENCE_LAST] = last + 1
     return last + 1
@@ -52,3 +54,8 @@ def grant(sa: Association, sequence_end: int, iv_count: int) -> None:
     words = sa.hot.words
     words[SEQUENCE_END] = max(int(words[SEQUENCE_END]), min(sequence_end, sa.last_sequence))
     words[IV_LEFT] = min(int(words[IV_LEFT]) + iv_count, UNLIMITED)
+
+
+def _has_counter(sa: Association) -> bool:
+    encryption = sa.agreement.encryption
+    return encryption is not None and encryption.has_counter_iv

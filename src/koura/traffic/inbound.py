@@ -92,8 +92,9 @@ class Inbound:
             plane.tally.discarded(Discarded(SA_LARVAL_TIMEOUT), waiting.packet)
             plane.events.append(Released(Discard(SA_LARVAL_TIMEOUT), False))
         for expired in plane.in_fragments.due(at):
-            plane.tally.discarded(Discarded(FRAG_TIMEOUT), expired.first)
-            plane.events += [Released(Discard(FRAG_TIMEOUT), False)] * expired.count
+            for _ in range(expired.count):
+                plane.tally.discarded(Discarded(FRAG_TIMEOUT), expired.first)
+                plane.events.append(Released(Discard(FRAG_TIMEOUT), False))
 
     def next_deadline(self) -> Moment | None:
         """When to call `due`."""

@@ -117,8 +117,9 @@ class Outbound:
                 plane.tally.discarded(Discarded(reason), waiting.packet)
                 plane.events.append(Released(Discard(reason), True))
         for expired in plane.out_fragments.due(at):
-            plane.tally.discarded(Discarded(FRAG_TIMEOUT), expired.first)
-            plane.events += [Released(Discard(FRAG_TIMEOUT), True)] * expired.count
+            for _ in range(expired.count):
+                plane.tally.discarded(Discarded(FRAG_TIMEOUT), expired.first)
+                plane.events.append(Released(Discard(FRAG_TIMEOUT), True))
 
     def next_deadline(self) -> Moment | None:
         """When to call `due`."""

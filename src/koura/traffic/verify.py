@@ -137,13 +137,15 @@ def _sources(history: tuple[Applied, ...], flow: Flow) -> tuple[bytes, ...]:
 
 
 def _why(expected: tuple[_Expected, ...], history: tuple[Applied, ...], flow: Flow) -> Ending:
-    """The most telling fault: an entry nobody asked for, then one that is missing, else all are there in another order."""
-    sources = _sources(history, flow)
+    """The most telling fault: a request that nothing on the packet satisfies, then an entry nobody asked for, else their order."""
     free = list(expected)
-    for applied, source in zip(history, sources, strict=True):
+    is_extra = False
+    for applied, source in zip(history, _sources(history, flow), strict=True):
         taken = next((row for row in free if _satisfies(row.requirement, applied, source)), None)
         if taken is None:
-            missing = any(row.is_needed for row in free)
-            return POLICY_IN_MISSING if missing else POLICY_IN_EXTRA
-        free.remove(taken)
-    return POLICY_IN_MISSING if any(row.is_needed for row in free) else POLICY_IN_ORDER
+            is_extra = True
+        else:
+            free.remove(taken)
+    if any(row.is_needed for row in free):
+        return POLICY_IN_MISSING
+    return POLICY_IN_EXTRA if is_extra else POLICY_IN_ORDER
