@@ -16,7 +16,7 @@ RANKS = {
     "traffic": 4, "pfkey": 4, "xfrm": 4, "sysctl": 4,
     "stack": 5, "setkey": 5, "attachment": 5, "control": 5,
     "explain": 6, "fast": 6,
-    "client": 7, "host": 7, "sim": 7,
+    "client": 7, "host": 7, "sim": 7, "replay": 7,
     "intercept": 8,
     "daemon": 9, "tui": 9, "testing": 9,
     "cli": 10, "__main__": 11,

@@ -12,7 +12,7 @@ import click
 
 import koura
 
-COMMANDS: dict[str, str] = {}  # name -> module below koura.cli whose `command` it is
+COMMANDS: dict[str, str] = {"replay": "replay"}  # name -> module below koura.cli whose `command` it is
 
 DONE, FAILED, USAGE, BAD_DATA, NO_PERMISSION = 0, 1, 64, 65, 77
 

@@ -21,6 +21,7 @@ from koura.wire.ipcomp import DEFLATE_CPI, WELL_KNOWN_BELOW
 
 _Spi = tuple[bytes, int, int, bytes]
 _Pair = tuple[bytes, bytes, int]
+_Port = tuple[bytes, int]
 
 
 class Database:
@@ -31,6 +32,7 @@ class Database:
         self._bounds = bounds
         self._all: dict[_Spi, Association] = {}
         self._pairs: dict[_Pair, list[Association]] = {}
+        self._ports: dict[_Port, int] = {}  # where SAs expect ESP in UDP -> how many
         self._deadlines = Deadlines()
         self._order = 0
         self._windows_octets = 0
@@ -63,6 +65,10 @@ class Database:
     def between(self, src: bytes, dst: bytes, protocol: Protocol) -> tuple[Association, ...]:
         """The SAs of one address pair and protocol, oldest first, larval ones included."""
         return tuple(self._pairs.get((src, dst, protocol), ()))
+
+    def expects_udp(self, dst: bytes, port: int) -> bool:
+        """Whether some SA to this destination has ESP in UDP to this port. RFC 3948 §2.1."""
+        return (dst, port) in self._ports
 
     def has_spi(self, dst: bytes, protocol: Protocol, spi: int, src: bytes = b"") -> bool:
         """Whether the number is taken."""
@@ -132,6 +138,7 @@ class Database:
             return
         del self._all[_key_of(sa.agreement)]
         self._unpair(sa, sa.agreement)
+        self._count_port(sa.agreement, -1)
         if sa.state is not State.DEAD:
             sa.happen(Happened.DELETED)
         if sa.window is not None:
@@ -193,6 +200,7 @@ class Database:
         sa.order = self._order
         self._all[_key_of(sa.agreement)] = sa
         self._pair(sa)
+        self._count_port(sa.agreement, 1)
         if sa.window is not None:
             self._windows_octets += 8 * words_for(sa.window.packets)
         self.generation += 1
@@ -207,9 +215,19 @@ class Database:
         if not self._pairs[pair]:
             del self._pairs[pair]
 
+    def _count_port(self, agreement: Agreement, change: int) -> None:
+        if agreement.encapsulation is None:
+            return
+        port = (agreement.index.dst, agreement.encapsulation.dport)
+        self._ports[port] = self._ports.get(port, 0) + change
+        if not self._ports[port]:
+            del self._ports[port]
+
     def _move(self, sa: Association, old: Agreement) -> None:
         """File an SA under what its agreement says now, keeping its place where the relation is the same."""
         self.generation += 1
+        self._count_port(old, -1)
+        self._count_port(sa.agreement, 1)
         before, now = replace(old.index, mode=Mode.ANY, reqid=0), replace(sa.agreement.index, mode=Mode.ANY, reqid=0)
         if before != now:
             self._unpair(sa, old)

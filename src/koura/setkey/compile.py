@@ -96,8 +96,12 @@ class _Compiler:
         integrity = terms.integrity
         window_packets = terms.window_packets or 0
         said: list[x.Extension] = []
-        for ext, secret in ((Ext.KEY_ENCRYPT, terms.encryption_key), (Ext.KEY_AUTH, terms.integrity_key)):
-            if len(secret):
+        # ESP has an encryption key always: NULL's may have no octets, and is sent all the same (as FreeBSD demands).
+        for ext, secret, is_due in (
+            (Ext.KEY_ENCRYPT, terms.encryption_key, terms.encryption is not None),
+            (Ext.KEY_AUTH, terms.integrity_key, False),
+        ):
+            if is_due or len(secret):
                 said.append(x.Key.of(ext, secret))
         said += [
             _lifetime(Ext.LIFETIME_HARD, terms.hard), _lifetime(Ext.LIFETIME_SOFT, terms.soft),

@@ -3,6 +3,7 @@
 As setkey(8) has it, a refusal does not stop a script; unlike there, the reason is told and not the errno alone.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from koura.setkey.compile import Resolver, compile, numeric
 from koura.setkey.faults import BadScript, Fault, Span, fault_at
 from koura.setkey.parse import Script
 from koura.setkey.statements import Add, DeleteAll, GetSpi, PolicyAdd, Statement
+
+_COMMAND = re.compile(r"[a-z]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,6 @@ def run(script: Script, ask: Callable[[bytes], Answered], resolve: Resolver = nu
 def _refusal(script: Script, statement: Statement, answer: Answered) -> Refusal:
     span: Span = statement.span
     why = answer.why or f"refused with errno {answer.errno}"
-    text = script.source.text
-    end = text.find("\n", span.start, span.end)
-    fault = fault_at(script.source, span.start, span.end if end < 0 else end, why)
+    word = _COMMAND.match(script.source.text, span.start, span.end)
+    fault = fault_at(script.source, span.start, word.end() if word is not None else span.end, why)
     return Refusal(fault, answer.errno, isinstance(statement, Add | GetSpi | PolicyAdd))

@@ -66,10 +66,12 @@ class Found:
     ports: tuple[int, int] | tuple[()] = ()
 
 
-def demultiplex(packet: bytes, summary: Summary, ports: frozenset[int], settings: Settings) -> Found:
-    """What a whole packet is. Raises Discarded: switched off, too short, keepalive."""
+def demultiplex(packet: bytes, summary: Summary, ports: frozenset[int], sadb: Database, settings: Settings) -> Found:
+    """What a whole packet is. ports: for ESP in UDP, besides those of SAs. Raises Discarded: switched off, too short, keepalive."""
     body = packet[summary.offset : summary.octets]
-    if summary.protocol == _UDP and summary.dport in ports:
+    if summary.protocol == _UDP and summary.dport is not None and (
+        summary.dport in ports or sadb.expects_udp(summary.dst, summary.dport)
+    ):
         return _encapsulated(packet, summary, body, settings)
     if summary.protocol == Protocol.ESP:
         return Found(Kind.PROTECTED, packet, Protocol.ESP, _esp_spi(body, settings), summary.src, summary.dst)

@@ -118,7 +118,7 @@ class Inbound:
                 return self._judge(packet, history, fragment_octets, at)
             if summary.protocol in _PROTECTING:
                 plane.tally.came(Protocol(summary.protocol))
-            found = demultiplex(packet, summary, plane.ports, plane.settings)
+            found = demultiplex(packet, summary, plane.ports, plane.sadb, plane.settings)
             if found.kind is Kind.IKE:
                 return Punt(packet, PUNTED_IKE)
             if found.kind is Kind.PROTECTED:
@@ -254,11 +254,18 @@ class Inbound:
 
         An ICMP error may come through the SA of the packet it quotes (RFC 4301 §6.2): then that packet, reversed, is covered.
         """
-        spd = self._plane.spd
-        if all(spd.permits(Direction.INBOUND, applied, flow) for applied in history):
+        if all(self._may_carry(applied, flow) for applied in history):
             return True
         reverse = icmp.returning(packet) if self._plane.settings.icmp_through_sa else None
-        return reverse is not None and all(spd.permits(Direction.INBOUND, applied, reverse) for applied in history)
+        return reverse is not None and all(self._may_carry(applied, reverse) for applied in history)
+
+    def _may_carry(self, applied: Applied, flow: Flow) -> bool:
+        """Where every address is ours, an SA for sending is one for receiving, too: then outbound policies that name it count (replay)."""
+        spd = self._plane.spd
+        if spd.permits(Direction.INBOUND, applied, flow):
+            return True
+        is_ours_to_send = self._plane.local is None and spd.named_by(Direction.OUTBOUND, applied)
+        return bool(is_ours_to_send) and spd.permits(Direction.OUTBOUND, applied, flow)
 
 
 def _is_larval(sa: Association | None) -> bool:

@@ -35,12 +35,13 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One captured frame. original_octets: how long it was before the capture cut it."""
+    """One captured frame. original_octets: how long it was before the capture cut it. is_ns: its file has finer time than microseconds."""
 
     at_ns: int
     linktype: int
     octets: bytes
     original_octets: int
+    is_ns: bool = False
 
 
 class _Counted:
@@ -80,7 +81,7 @@ def _read_pcap(source: _Counted, order: str, unit_ns: int) -> Iterator[Record]:
         if kept > MAX_RECORD_OCTETS:
             raise Malformed("pcap", f"at octet {source.offset - 8}: a record of {kept} octets")
         data = source.take(kept, f"a record of {kept} octets")
-        yield Record(seconds * 1_000_000_000 + fraction * unit_ns, link & 0x0FFFFFFF, data, original)
+        yield Record(seconds * 1_000_000_000 + fraction * unit_ns, link & 0x0FFFFFFF, data, original, unit_ns < 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,7 @@ def _read_packet(order: str, kind: int, body: bytes, interfaces: list[_Interface
     if kept > len(body) - 20:
         raise Malformed("pcapng", f"a packet of {kept} octets in a block with {len(body) - 20}")
     interface = interfaces[number]
-    return Record(interface.ns(high << 32 | low), interface.linktype, body[20 : 20 + kept], original)
+    return Record(interface.ns(high << 32 | low), interface.linktype, body[20 : 20 + kept], original, interface.ticks_per_s > 1_000_000)
 
 
 class Writer:
