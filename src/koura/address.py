@@ -9,6 +9,7 @@ from enum import IntEnum
 
 ANY4 = bytes(4)
 ANY6 = bytes(16)
+_MAPPED = bytes(10) + b"\xff\xff"
 
 
 class Family(IntEnum):
@@ -42,7 +43,9 @@ def parse(text: str) -> bytes:
 
 
 def show(address: bytes) -> str:
-    """The usual text of a packed address (RFC 5952 for IPv6)."""
+    """The usual text of a packed address (RFC 5952 for IPv6; IPv4-mapped ones end in dotted decimal, its §5)."""
+    if address[:12] == _MAPPED:
+        return f"::ffff:{ipaddress.ip_address(address[12:])}"
     return str(ipaddress.ip_address(address))
 
 

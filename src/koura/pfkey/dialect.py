@@ -233,7 +233,7 @@ def _numbers(names: Mapping[int, str], kinds: tuple[Kind, ...]) -> Table:
 
 
 FREEBSD = Dialect(
-    "freebsd", 28, True, Table(_KAME_TYPES), ExtensionTable(_table(_same(range(1, 32)), {200: 200})),
+    "freebsd", 28, True, Table(_KAME_TYPES), ExtensionTable(_table(_same(range(1, 32)), {200: 200, 201: 201})),
     Table(_table(_KAME_SATYPES, _TCP_SATYPE)), None, None, tells_framework_sizes=True,
 )  # fmt: skip
 LINUX = Dialect(

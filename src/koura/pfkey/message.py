@@ -20,6 +20,7 @@ from koura.errors import Malformed
 from koura.pfkey import extensions as x
 from koura.pfkey.dialect import Dialect
 from koura.pfkey.numbers import HEADER_OCTETS, PF_KEY_V2, Ext, Type
+from koura.pfkey.ours import KouraPolicy
 from koura.pfkey.policy import PolicyExtension
 
 _HEADER = struct.Struct("<4BHHII")
@@ -46,7 +47,7 @@ READERS: dict[int, Read] = {
     Ext.X_POLICY: PolicyExtension.read, Ext.X_SA2: x.Sa2.read,
     Ext.X_NAT_T_TYPE: x.NatType.read, Ext.X_NAT_T_SPORT: x.NatPort.read, Ext.X_NAT_T_DPORT: x.NatPort.read,
     Ext.X_UDPENCAP: x.NatPort.read, Ext.X_NAT_T_FRAG: x.NatFrag.read, Ext.X_SA_REPLAY: x.SaReplay.read,
-    Ext.X_IF_HW_OFFL: x.Offload.read, Ext.X_KOURA_SA: x.KouraSa.read,
+    Ext.X_IF_HW_OFFL: x.Offload.read, Ext.X_KOURA_SA: x.KouraSa.read, Ext.X_KOURA_POLICY: KouraPolicy.read,
 }  # fmt: skip
 
 

@@ -84,6 +84,7 @@ class Ext(IntEnum):
     X_LFT_CUR_HW_OFFL = 30
     X_IF_HW_OFFL = 31
     X_KOURA_SA = 200  # ours: sequence state, TFC, AH alignment; in our dialect only
+    X_KOURA_POLICY = 201  # ours: direction forward, wide and kept request ids; likewise
     X_KMADDRESS = 0x1000  # Linux
     X_SEC_CTX = 0x1001
     X_FILTER = 0x1002

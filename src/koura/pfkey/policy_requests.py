@@ -13,6 +13,7 @@ from koura.pfkey.dialect import Dialect
 from koura.pfkey.dump import Dump
 from koura.pfkey.message import Message
 from koura.pfkey.numbers import Ext, Type
+from koura.pfkey.ours import FORWARD, KEEP_REQIDS, KouraPolicy, merged
 from koura.pfkey.request import Request
 from koura.pfkey.rules import RULES, Extensions
 from koura.pfkey.sockets import Audience, Outgoing
@@ -41,7 +42,8 @@ class PolicyRequests:
         return self._insert(request, is_update=True)
 
     def _insert(self, request: Request, is_update: bool) -> Reply:
-        dialect, extension = request.socket.dialect, request.policy
+        ours = request.find(KouraPolicy, Ext.X_KOURA_POLICY)
+        dialect, extension = _speaking(request, ours), merged(request.policy, ours)
         if extension.type > Action.IPSEC:
             raise Refused(Errno.EINVAL, "the SPD takes discard, none or ipsec; the others are for sockets")
         selector = show.selector_of(request.src, request.dst, extension, dialect)
@@ -50,12 +52,13 @@ class PolicyRequests:
         if hard is not None:
             policy = replace(policy, lifetime_s=hard.add_s, valid_s=hard.use_s)
         change = self.spd.replace if is_update else self.spd.add
-        entry = change(policy, request.at, dialect.reqid_max)
+        keeps_reqids = ours is not None and bool(ours.flags & KEEP_REQIDS)
+        entry = change(policy, request.at, dialect.reqid_max, keeps_reqids)
         return _answer(request, replace(extension, requests=_with_reqid(extension, entry.policy)), entry), Audience.ALL
 
     def delete(self, request: Request) -> Reply:
         """SPDDELETE by selector: of the policy extension only the direction counts. ENOENT if nothing has it (S27)."""
-        dialect, extension = request.socket.dialect, request.policy
+        dialect, extension = _speaking(request, request.find(KouraPolicy, Ext.X_KOURA_POLICY)), request.policy
         if extension.type > Action.IPSEC and not dialect.is_lenient:
             raise Refused(Errno.EINVAL, "the SPD has discard, none or ipsec only")
         selector = show.selector_of(request.src, request.dst, extension, dialect)
@@ -103,6 +106,12 @@ class PolicyRequests:
     def _id(self, request: Request) -> int:
         number = request.policy.id
         return id_from_linux_index(number) if request.socket.dialect.has_linux_ids else number
+
+
+def _speaking(request: Request, ours: KouraPolicy | None) -> Dialect:
+    """The client's dialect, with the direction forward where our extension says it."""
+    dialect = request.socket.dialect
+    return replace(dialect, has_forward=True) if ours is not None and ours.flags & FORWARD else dialect
 
 
 def _answer(request: Request, shown: policies.PolicyExtension, entry: Entry) -> Outgoing:

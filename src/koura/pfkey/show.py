@@ -3,6 +3,7 @@
 from koura.address import Prefix
 from koura.moment import NS_PER_S
 from koura.pfkey import extensions as x
+from koura.pfkey import ours
 from koura.pfkey import policy as policies
 from koura.pfkey.announce import implied_auth
 from koura.pfkey.dialect import Dialect
@@ -67,9 +68,11 @@ def lifetime(ext: int, limits: Limits) -> list[x.Extension]:
     return [x.Lifetime(ext, limits.packets, limits.octets, limits.add_s, limits.use_s)] if limits != Limits() else []
 
 
-def replay(agreement: Agreement) -> list[x.Extension]:
-    """SA_REPLAY where sadb_sa_replay cannot say the window."""
-    return [x.SaReplay(agreement.window_packets)] if agreement.window_packets > 8 * WIDEST_OCTETS else []
+def replay(agreement: Agreement, dialect: Dialect) -> list[x.Extension]:
+    """SA_REPLAY where sadb_sa_replay cannot say the window: too wide, or counted in octets and no multiple of 8."""
+    window = agreement.window_packets
+    is_odd = dialect.replay_octets and window % 8
+    return [x.SaReplay(window)] if window > 8 * WIDEST_OCTETS or is_odd else []
 
 
 def _identities(agreement: Agreement) -> list[x.Extension]:
@@ -102,11 +105,13 @@ def _ours(agreement: Agreement) -> list[x.Extension]:
 def whole(sa: Association, epoch: int, dialect: Dialect) -> tuple[x.Extension, ...]:
     """Everything about an SA, keys too: GET and DUMP."""
     agreement = sa.agreement
-    keys = ((Ext.KEY_AUTH, agreement.integrity_key), (Ext.KEY_ENCRYPT, agreement.encryption_key))
+    keys = [x.Key.of(Ext.KEY_AUTH, agreement.integrity_key)] if len(agreement.integrity_key) else []
+    if len(agreement.encryption_key) or (agreement.encryption is not None and not dialect.is_lenient):
+        keys.append(x.Key.of(Ext.KEY_ENCRYPT, agreement.encryption_key))  # FreeBSD shows NULL's key of 0 bits, too.
     return (
-        sa_extension(sa), sa2_extension(sa), *replay(agreement),
+        sa_extension(sa), sa2_extension(sa), *replay(agreement, dialect),
         *lifetime(Ext.LIFETIME_HARD, agreement.hard), *lifetime(Ext.LIFETIME_SOFT, agreement.soft), current(sa, epoch),
-        *endpoints(agreement, dialect), *(x.Key.of(ext, secret) for ext, secret in keys if len(secret)),
+        *endpoints(agreement, dialect), *keys,
         *_identities(agreement), *(x.Unknown(ext, octets) for ext, octets in agreement.extra), *_natt(agreement, dialect),
         *([x.Offload(agreement.offload_interface)] if agreement.offload_interface else []), *_ours(agreement),
     )  # fmt: skip
@@ -118,7 +123,7 @@ def expired(sa: Association, is_hard: bool, dialect: Dialect) -> Message:
     ext, limits = (Ext.LIFETIME_HARD, agreement.hard) if is_hard else (Ext.LIFETIME_SOFT, agreement.soft)
     limit = x.Lifetime(ext, limits.packets, limits.octets, limits.add_s, limits.use_s)
     said: tuple[x.Extension, ...] = (
-        sa_extension(sa), sa2_extension(sa), *replay(agreement), current(sa, sa.epoch), limit, *endpoints(agreement, dialect),
+        sa_extension(sa), sa2_extension(sa), *replay(agreement, dialect), current(sa, sa.epoch), limit, *endpoints(agreement, dialect),
     )  # fmt: skip
     return Message(Type.EXPIRE, satype(sa), agreement.seq, 0, 0, REFERENCES + 1, said)
 
@@ -165,7 +170,7 @@ def entry_extensions(entry: Entry, dialect: Dialect) -> tuple[x.Extension, ...]:
     policy = entry.policy
     extension = policies.describe(policy, entry_id(entry, dialect))
     addresses = selector_extensions(policy.selector, dialect) if policy.selector is not None else _anywhere(dialect)
-    return (*addresses, extension, *entry_lifetimes(entry, is_always=False))
+    return (*addresses, extension, *entry_lifetimes(entry, is_always=False), *ours.about(policy))
 
 
 def _anywhere(dialect: Dialect) -> tuple[x.Address, x.Address]:

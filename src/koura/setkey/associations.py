@@ -3,12 +3,14 @@
 Options may stand in any order, each once (-f as often as there are words for it). A row of _OPTIONS reads one.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
 from koura.crypto.algorithm import Algorithm, Kind
-from koura.sadb.agreement import Limits, SaFlags
+from koura.pfkey.numbers import FREEBSD_FLAGS
+from koura.sadb.agreement import Identity, Limits, SaFlags
 from koura.saindex import Mode
 from koura.secret import Secret
 from koura.setkey import ciphers
@@ -38,6 +40,9 @@ _FORMATS = {
     "nocyclic-seq": SaFlags.NONE, "cyclic-seq": SaFlags.NONE,
 }  # fmt: skip
 _NATT_PORT = 4500
+_IDENTITIES = {"prefix": 1, "fqdn": 2, "userfqdn": 3, "addr": 4}
+_EXTENSION_MAX = 0xFFFF
+_KEPT_EXTENSIONS = frozenset({12})  # sadb_sens
 _HINT_PROTOCOL = "one of " + ", ".join(PROTOCOLS)
 
 
@@ -59,11 +64,18 @@ class _Given:
     interface: str = ""
     algorithms: dict[str, Algorithm] = field(default_factory=dict)
     keys: dict[str, Secret] = field(default_factory=dict)
+    identities: tuple[Identity, Identity] | None = None
+    extra: list[tuple[int, bytes]] = field(default_factory=list)
     warnings: list[Wrong] = field(default_factory=list)
 
     def limits(self, octets: str, packets: str, seconds: str, use: str) -> Limits:
         number = self.numbers.get
         return Limits(number(packets, 0), number(octets, 0), number(seconds, 0), number(use, 0))
+
+    @property
+    def window_packets(self) -> int | None:
+        """-r counts octets of bitmap, -rp packets."""
+        return 8 * self.numbers["-r"] if "-r" in self.numbers else self.numbers.get("-rp")
 
 
 # -- the commands -------------------------------------------------------------------------------------------------------
@@ -82,11 +94,11 @@ def add(cursor: Cursor, warnings: list[Wrong]) -> Statement:
     _fit(cursor, given, protocol, spi_at, spi)
     terms = Terms(
         given.flags | (SaFlags.OLD if protocol.endswith("-old") else SaFlags.NONE),
-        8 * given.numbers["-r"] if "-r" in given.numbers else None,
+        given.window_packets,
         given.limits("-bh", "-ph", "-lh", "-uh"), given.limits("-bs", "-ps", "-ls", "-us"), natt,
         given.algorithms.get("-E"), given.keys.get("-E", Secret()), given.algorithms.get("-A"), given.keys.get("-A", Secret()),
         given.algorithms.get("-C"), given.numbers.get("-seq", 0), given.numbers.get("-tfc", 0), given.numbers.get("-align", 4),
-        given.interface,
+        given.interface, given.identities, tuple(given.extra),
     )  # fmt: skip
     sa = Sa(protocol, src, dst, spi, given.mode, given.numbers.get("-u", 0))
     return Add(sa, terms, hosts, is_update, cursor.span())
@@ -147,6 +159,9 @@ def _protocol(cursor: Cursor) -> str:
     return word
 
 
+_REPEATABLE = ("-f", "-ext")
+
+
 # -- the options --------------------------------------------------------------------------------------------------------
 _Option = Callable[[Cursor, _Given, str], None]
 
@@ -160,7 +175,7 @@ def _options(cursor: Cursor, table: dict[str, _Option]) -> _Given:
             what = "option of this command" if name in _OPTIONS else "option"
             fault = f"is no {what}" if name[0] == "-" else "is not expected here"
             raise cursor.wrong(cursor.at, f"{quoted(name)} {fault}", hint)
-        if name in given.at and name != "-f":
+        if name in given.at and name not in _REPEATABLE:
             raise cursor.wrong(cursor.at, f"{name} is given twice")
         given.at[name] = cursor.at
         cursor.at += 1
@@ -210,6 +225,42 @@ def _align(cursor: Cursor, given: _Given, name: str) -> None:
 
 def _esn(_cursor: Cursor, given: _Given, _name: str) -> None:
     given.flags |= SaFlags.ESN
+
+
+def _flags(cursor: Cursor, given: _Given, _name: str) -> None:
+    """All of sadb_sa_flags at once, for what no word stands for."""
+    word = cursor.take("the flags")
+    if not re.fullmatch(r"0[xX][0-9a-fA-F]{1,8}", word) or int(word, 16) > FREEBSD_FLAGS:
+        raise cursor.last("the flags are 0x and hexadecimal digits", f"at most {FREEBSD_FLAGS:#x}")
+    given.flags = SaFlags(int(word, 16))
+
+
+def _identity(cursor: Cursor, given: _Given, _name: str) -> None:
+    """KIND SRC DST, as IKE daemons give them to SAs: RFC 2367 §2.3.6."""
+    kind = _IDENTITIES.get(word := cursor.take("the kind of the identities"), 0)
+    if not kind and word.isascii() and word.isdigit() and int(word) < 1 << 16:
+        kind = int(word)
+    if not kind:
+        raise cursor.last(f"{quoted(word)} is no kind of identity", ", ".join(_IDENTITIES) + " or a number")
+    pair = []
+    for what in ("the source's identity", "the destination's identity"):
+        number, colon, _ = cursor.peek().partition(":")
+        is_numbered = bool(colon) and number.isascii() and number.isdigit() and len(number) < 21 and int(number) <= _U64
+        if is_numbered:
+            cursor.at += 1
+        pair.append(Identity(kind, int(number) if is_numbered else 0, cursor.take_key(what).reveal()))
+    given.identities = (pair[0], pair[1])
+
+
+def _extension(cursor: Cursor, given: _Given, _name: str) -> None:
+    """An extension that the stack keeps with the SA and does not look into: its number and octets."""
+    number = cursor.take_number("the extension's number", _EXTENSION_MAX, 1)
+    if number not in _KEPT_EXTENSIONS:
+        raise cursor.last(f"extension {number} is not kept with SAs", f"12 (sensitivity) is; it has options of its own otherwise: {number}")
+    octets = cursor.take_key("the extension's octets").reveal()
+    if len(octets) % 8 != 4:
+        raise cursor.last("an extension's octets after its header are 4 more than whole words")
+    given.extra.append((number, octets))
 
 
 def _raw_cpi(_cursor: Cursor, given: _Given, _name: str) -> None:
@@ -274,7 +325,9 @@ def _unknown(cursor: Cursor, kind: Kind, word: str) -> Wrong:
 
 
 _OPTIONS: dict[str, _Option] = {
-    "-m": _mode, "-u": _number("the request id", _U32), "-r": _window, "-f": _format,
+    "-m": _mode, "-u": _number("the request id", _U32), "-r": _window,
+    "-rp": _number("the replay window in packets", _MAX_WINDOW), "-f": _format, "-flags": _flags,
+    "-identity": _identity, "-ext": _extension,
     "-lh": _number("the lifetime in seconds", _U64), "-ls": _number("the lifetime in seconds", _U64),
     "-bh": _number("the lifetime in octets", _U64), "-bs": _number("the lifetime in octets", _U64),
     "-ph": _number("the lifetime in packets", _U32), "-ps": _number("the lifetime in packets", _U32),
@@ -325,8 +378,11 @@ def _fit(cursor: Cursor, given: _Given, protocol: str, spi_at: int, spi: int) ->
     for option in given.at:
         if option in _BOUND and option not in _ALLOWED[base] | _EXTRA[base]:
             raise cursor.wrong(given.at[option], f"{option} means nothing to {base}")
-    if protocol.endswith("-old") and "-r" in given.at:
-        raise cursor.wrong(given.at["-r"], "replay prevention cannot be used with ah/esp-old", "the old formats have no sequence number")
+    if "-r" in given.at and "-rp" in given.at:
+        raise cursor.wrong(given.at["-rp"], "-r and -rp say the same thing twice")
+    if protocol.endswith("-old") and given.window_packets:
+        at = given.at.get("-r", given.at.get("-rp", 1))
+        raise cursor.wrong(at, "replay prevention cannot be used with ah/esp-old", "the old formats have no sequence number")
     if protocol.endswith("-old") and "-esn" in given.at:
         raise cursor.wrong(given.at["-esn"], "the old formats have no sequence number")
     if given.numbers.get("-seq", 0) > _U32 and "-esn" not in given.at:

@@ -13,6 +13,7 @@ from koura.pfkey import show
 from koura.pfkey.dialect import FREEBSD
 from koura.pfkey.message import Message
 from koura.pfkey.numbers import NATT_ESPINUDP, Ext, SaType, Type
+from koura.pfkey.ours import about
 from koura.pfkey.policy import describe
 from koura.pfkey.sockaddr import Sockaddr
 from koura.sadb.agreement import Limits
@@ -96,26 +97,27 @@ class _Compiler:
         integrity = terms.integrity
         window_packets = terms.window_packets or 0
         said: list[x.Extension] = []
-        # ESP has an encryption key always: NULL's may have no octets, and is sent all the same (as FreeBSD demands).
-        for ext, secret, is_due in (
-            (Ext.KEY_ENCRYPT, terms.encryption_key, terms.encryption is not None),
-            (Ext.KEY_AUTH, terms.integrity_key, False),
-        ):
-            if is_due or len(secret):
-                said.append(x.Key.of(ext, secret))
+        # FreeBSD's kernel wants an extension for the key of -E null, too; it has 0 bits.
+        if terms.encryption is not None:
+            said.append(x.Key.of(Ext.KEY_ENCRYPT, terms.encryption_key))
+        if len(terms.integrity_key):
+            said.append(x.Key.of(Ext.KEY_AUTH, terms.integrity_key))
         said += [
             _lifetime(Ext.LIFETIME_HARD, terms.hard), _lifetime(Ext.LIFETIME_SOFT, terms.soft),
             x.Sa(sa.spi, min(window_packets, 8 * _WIDEST_OCTETS), 0, integrity.number if integrity is not None else 0,
                  row.number if row is not None else 0, int(terms.flags)),
             x.Sa2(sa.mode, 0, sa.reqid),
         ]  # fmt: skip
-        if window_packets > 8 * _WIDEST_OCTETS:
+        if window_packets > 8 * _WIDEST_OCTETS or window_packets % 8:
             said.append(x.SaReplay(window_packets))
         said += self._natt(terms, statement.hosts)
         if terms.interface:
             said.append(x.Offload(terms.interface))
         if terms.sequence or terms.tfc_octets or terms.align_octets != 4:
             said.append(x.KouraSa(terms.sequence, terms.tfc_octets, terms.align_octets))
+        for ext, identity in zip((Ext.IDENTITY_SRC, Ext.IDENTITY_DST), terms.identities or (), strict=False):
+            said.append(x.Ident(ext, identity.kind, identity.id, identity.text))
+        said += [x.Unknown(number, octets) for number, octets in terms.extra]
         return (*said, *_ends(src, dst))
 
     def _natt(self, terms: Terms, hosts: Hosts) -> list[x.Extension]:
@@ -148,12 +150,17 @@ class _Compiler:
     def _policy(self, statement: PolicyAdd | PolicyDelete) -> Message:
         if isinstance(statement, PolicyDelete):
             kind, policy = Type.X_SPDDELETE, Policy(statement.direction, Action.DISCARD)
+            keeps_reqids = False
         else:
+            keeps_reqids = statement.keeps_reqids
             kind, policy = Type.X_SPDUPDATE if statement.is_update else Type.X_SPDADD, statement.policy
         selector = self._selector(statement.range, policy.direction, statement.hosts)
         said: list[x.Extension] = [describe(policy)]
         if isinstance(statement, PolicyAdd) and statement.interface:
             said.append(x.Offload(statement.interface))
+        if policy.lifetime_s or policy.valid_s:
+            said.append(x.Lifetime(Ext.LIFETIME_HARD, 0, 0, policy.lifetime_s, policy.valid_s))
+        said += about(policy, keeps_reqids)
         return Message(kind, extensions=(*said, *show.selector_extensions(selector, FREEBSD)))
 
     def _selector(self, wanted: Range, direction: Direction, hosts: Hosts) -> Selector:

@@ -1,7 +1,10 @@
 """The commands about policies: spdadd, spdupdate, spddelete. setkey(8), setkey.md §3, §4.
 
-    spdadd [-46n] SRC[/N][[PORT]] DST[/N][[PORT]] PROTOCOL [TYPE[,CODE]] -P POLICY [-hwif IF] ;
+    spdadd [-46n] SRC[/N][[PORT]] DST[/N][[PORT]] PROTOCOL [TYPE[,CODE]] [-lifetime S] [-validtime S] -P POLICY [-hwif IF] ;
 """
+
+import re
+from dataclasses import replace
 
 from koura.saindex import Direction
 from koura.setkey.associations import take_interface
@@ -13,6 +16,8 @@ from koura.spd.policy import Action, Policy
 from koura.spd.selector import ANY_PROTOCOL
 
 _ICMPS = (1, 58)
+_U64 = (1 << 64) - 1
+_KEPT = re.compile(r"unique\s*#")
 
 
 def add(cursor: Cursor, warnings: list[Wrong]) -> Statement:
@@ -22,13 +27,14 @@ def add(cursor: Cursor, warnings: list[Wrong]) -> Statement:
         raise cursor.wrong(cursor.at, "tagged policies need a firewall's tags, which there are none of", "give the selector's addresses")
     hosts = cursor.take_hosts()
     selector = _range(cursor)
-    policy = _policy(cursor)
+    limits = _lifetimes(cursor)
+    policy = replace(_policy(cursor), lifetime_s=limits.get("-lifetime", 0), valid_s=limits.get("-validtime", 0))
     interface = ""
     if cursor.peek() == "-hwif":
         cursor.at += 1
         interface = take_interface(cursor)
     cursor.end()
-    return PolicyAdd(selector, policy, interface, hosts, is_update, cursor.span())
+    return PolicyAdd(selector, policy, interface, hosts, is_update, cursor.span(), _keeps_reqids(cursor))
 
 
 def delete(cursor: Cursor, warnings: list[Wrong]) -> Statement:
@@ -41,6 +47,23 @@ def delete(cursor: Cursor, warnings: list[Wrong]) -> Statement:
         take_interface(cursor)
     cursor.end()
     return PolicyDelete(selector, Direction(policy.direction), hosts, cursor.span())
+
+
+def _lifetimes(cursor: Cursor) -> dict[str, int]:
+    """How long a policy lives, and how long it may lie idle, in seconds (M10)."""
+    found: dict[str, int] = {}
+    while (name := cursor.peek()) in ("-lifetime", "-validtime"):
+        if name in found:
+            raise cursor.wrong(cursor.at, f"{name} is given twice")
+        cursor.at += 1
+        found[name] = cursor.take_number("the seconds", _U64)
+    return found
+
+
+def _keeps_reqids(cursor: Cursor) -> bool:
+    """`unique#N`, as dumps show ids that the stack chose: N is meant, though it is beyond the manual range."""
+    at = cursor.words.index("-P") + 1
+    return _KEPT.search(cursor.words[at]) is not None
 
 
 def _range(cursor: Cursor) -> Range:

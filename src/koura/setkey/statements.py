@@ -7,7 +7,7 @@ are in range, keys have the size their algorithm needs, options fit the protocol
 from dataclasses import dataclass, field
 
 from koura.crypto.algorithm import Algorithm
-from koura.sadb.agreement import Limits, SaFlags
+from koura.sadb.agreement import Identity, Limits, SaFlags
 from koura.saindex import Direction, Mode
 from koura.secret import Secret
 from koura.setkey.faults import NOWHERE, Span
@@ -73,6 +73,8 @@ class Terms:
     tfc_octets: int = 0
     align_octets: int = 4
     interface: str = ""
+    identities: tuple[Identity, Identity] | None = None
+    extra: tuple[tuple[int, bytes], ...] = ()  # extensions given as octets, by number
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,10 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class PolicyAdd:
-    """spdadd, or spdupdate where `is_update` says so. `policy` carries no selector: that is in `range`, still by name."""
+    """spdadd, or spdupdate where `is_update` says so. `policy` carries no selector: that is in `range`, still by name.
+
+    keeps_reqids: `unique#N` was written: the request id is N, also beyond the manual range.
+    """
 
     range: Range
     policy: Policy
@@ -161,6 +166,7 @@ class PolicyAdd:
     hosts: Hosts = Hosts()
     is_update: bool = False
     span: Span = field(default=NOWHERE, compare=False)
+    keeps_reqids: bool = False
 
 
 @dataclass(frozen=True, slots=True)

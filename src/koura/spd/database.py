@@ -62,17 +62,18 @@ class Database:
 
     # -- changes -------------------------------------------------------------------------------------------------------
 
-    def add(self, policy: Policy, at: Moment, reqid_end: int = REQID_END_U16) -> Entry:
+    def add(self, policy: Policy, at: Moment, reqid_end: int = REQID_END_U16, keeps_reqids: bool = False) -> Entry:
         """Put a policy in. Raises Refused: EEXIST for a selector that stands already, ENOBUFS at the limit, EINVAL (validity).
 
-        reqid_end: the largest automatic reqid the asker's dialect can carry.
+        reqid_end: the largest automatic reqid the asker's dialect can carry. keeps_reqids: those beyond the manual range are taken as
+        they are (EEXIST where another policy has it), as a script that recreates a database wants.
         """
-        return self._insert(policy, at, reqid_end, None)
+        return self._insert(policy, at, reqid_end, None, keeps_reqids)
 
-    def replace(self, policy: Policy, at: Moment, reqid_end: int = REQID_END_U16) -> Entry:
+    def replace(self, policy: Policy, at: Moment, reqid_end: int = REQID_END_U16, keeps_reqids: bool = False) -> Entry:
         """Put a policy in the place of the one with its selector, if any. When it is refused, the old one is still there (S13)."""
         check_entry(policy)
-        return self._insert(policy, at, reqid_end, self._standing(policy))
+        return self._insert(policy, at, reqid_end, self._standing(policy), keeps_reqids)
 
     def remove(self, selector: Selector, interface: str = "") -> Entry:
         """Take out the policy with exactly this selector. Raises Refused(ENOENT)."""
@@ -212,14 +213,17 @@ class Database:
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    def _insert(self, policy: Policy, at: Moment, reqid_end: int, old: Entry | None) -> Entry:
+    def _insert(self, policy: Policy, at: Moment, reqid_end: int, old: Entry | None, keeps_reqids: bool) -> Entry:
         """Check everything first, then change everything."""
         check_entry(policy)
         if old is None:
             if self._standing(policy) is not None:
                 raise Refused(Errno.EEXIST, "a policy with this selector exists")
             self._check_limit(1)
-        policy = self._reqids.resolve(policy, reqid_end)
+        if keeps_reqids:
+            policy = self._reqids.keep(policy, reqid_end, old.policy if old is not None else None)
+        else:
+            policy = self._reqids.resolve(policy, reqid_end)
         if old is not None:
             self._forget(old)
         entry = self._enter(policy, at, None)

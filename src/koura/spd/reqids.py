@@ -38,6 +38,26 @@ class Reqids:
                 requirements.append(requirement)
         return replace(policy, requirements=tuple(requirements)) if taken else policy
 
+    def keep(self, policy: Policy, end: int, old: Policy | None = None) -> Policy:
+        """Like `resolve`, but a reqid beyond the manual range that is given is taken. `old`: the policy that gives its reqids back.
+
+        Raises Refused(EEXIST) where another policy has it; then nothing is taken.
+        """
+        given = [r.reqid for r in policy.requirements if r.level is Level.UNIQUE and r.reqid > MAX_MANUAL_REQID]
+        freed = {r.reqid for r in old.requirements if r.level is Level.UNIQUE} if old is not None else set()
+        for reqid in given:
+            if (reqid in self._used and not (reqid in freed and self._used[reqid] == 1)) or given.count(reqid) > 1:
+                raise Refused(Errno.EEXIST, f"another request has the reqid {reqid}")
+        asked = replace(
+            policy,
+            requirements=tuple(replace(r, level=Level.REQUIRE) if r.reqid in given else r for r in policy.requirements),
+        )
+        resolved = self.resolve(asked, end)
+        for reqid in given:
+            self._used[reqid] = self._used.get(reqid, 0) + 1
+        kept = zip(resolved.requirements, policy.requirements, strict=True)
+        return replace(policy, requirements=tuple(before if before.reqid in given else after for after, before in kept))
+
     def share(self, policy: Policy) -> None:
         """A copy of the policy holds the same reqids (an accepted socket's)."""
         for requirement in policy.requirements:
