@@ -67,6 +67,9 @@ def run(command: click.Command, name: str, arguments: list[str] | None = None) -
         # Whoever read our output has gone; nothing is left to say, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except OSError as error:
+        click.echo(f"{name}: {error.filename or 'output'}: {error.strerror}", err=True)
+        return FAILED
     return result if isinstance(result, int) else DONE
 
 

@@ -5,9 +5,9 @@ import os
 import secrets
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
 
@@ -47,7 +47,8 @@ def _time(_context: click.Context, _parameter: click.Parameter, text: str | None
         return None
     try:
         found = datetime.fromisoformat(text)
-        return Moment.of_s((found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp())
+        since = (found if found.tzinfo is not None else found.replace(tzinfo=UTC)) - datetime(1970, 1, 1, tzinfo=UTC)
+        return Moment(since // timedelta(microseconds=1) * 1000)
     except (ValueError, OverflowError):
         raise click.BadParameter(f"{text!r} is no time as ISO 8601 has it, such as 2026-11-24T20:15:00Z, from 1970 on") from None
 
@@ -86,20 +87,19 @@ def _replay(script: Script, is_outbound: bool, at: Moment | None, paths: tuple[s
     """Frame by frame, so that a capture may be larger than memory. Raises BadScript, Failed."""
     source, target = paths
     with _open_source(source, target) as octets:
-        records = _Records(octets)
+        records = _Records(octets, source)
         first = records.first()
         start = at or (moment_of(first) if first is not None else Moment(0))
         player = Player(_stack(script, start), is_outbound, start)
         if first is None and records.fault:
             raise Failed(f"{source}: {records.fault}", BAD_DATA)
-        with _open_target(target) as sink:
+        with _target(target) as sink:
             writer = capture.Writer(sink, is_ns=first is not None and first.is_ns)
             for record in records:
                 played = player.play(record)
                 for packet in played.written:
                     writer.write(record.at_ns, packet)
                 voice.frame(played)
-            sink.flush()
     player.finish()
     voice.summary(player.summary, is_outbound=is_outbound, fault=records.fault)
     if records.fault:
@@ -110,8 +110,9 @@ def _replay(script: Script, is_outbound: bool, at: Moment | None, paths: tuple[s
 class _Records:
     """The frames of a capture, and the fault that ended them early: '' if none did."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, name: str) -> None:
         self._frames = capture.read(file)
+        self._name = name
         self._first: Record | None = None
         self.fault = ""
 
@@ -132,6 +133,8 @@ class _Records:
         except Malformed as fault:
             self.fault = str(fault)
             return None
+        except OSError as error:
+            raise Failed(f"cannot read {self._name}: {error.strerror}") from error
 
 
 class _Voice:
@@ -167,7 +170,8 @@ def _stack(script: Script, at: Moment) -> Stack:
 
 def _tell(faults: tuple[Fault, ...], word: str = "") -> None:
     for fault in faults:
-        click.echo(str(replace(fault, why=f"{word}{fault.why}")), err=True)
+        text = str(replace(fault, why=f"{word}{fault.why}"))
+        click.echo(text.encode(errors="backslashreplace").decode(), err=True)  # What is no UTF-8 in the script is no reason to fall.
 
 
 # -- files ----------------------------------------------------------------------------------------------------------------
@@ -193,10 +197,17 @@ def _open_source(path: str, target: str) -> AbstractContextManager[BinaryIO]:
         raise Failed(f"cannot read {path}: {error.strerror}") from error
 
 
-def _open_target(path: str) -> AbstractContextManager[BinaryIO]:
-    if path == _PIPE:
-        return nullcontext(sys.stdout.buffer)
+@contextmanager
+def _target(path: str) -> Iterator[BinaryIO]:
+    """The file that is written, flushed at the end whatever happens. Raises Failed where it cannot be opened, written or flushed."""
     try:
-        return Path(path).open("wb")
+        if path == _PIPE:
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
+        else:
+            with Path(path).open("wb") as file:
+                yield file
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise Failed(f"cannot write {path}: {error.strerror}") from error

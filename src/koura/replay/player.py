@@ -52,7 +52,7 @@ class Player:
         self._advance(moment_of(record))
         found = capture.network(record.linktype, record.octets)
         if found is None:
-            return self._left_out(record, Left.NOT_IP)
+            return self._left_out(record, Left.NOT_IP if record.linktype in capture.LINKTYPES else Left.LINK)
         packet = _without_padding(found)
         if packet is None:
             is_cut = record.original_octets > len(record.octets)

@@ -30,12 +30,20 @@ class Left(Enum):
     """Why a frame never came before the stack."""
 
     NOT_IP = "not-ip"
+    LINK = "link"
     CUT = "cut"
 
     @property
     def sentence(self) -> str:
         """For a person."""
-        return {Left.NOT_IP: "no IP packet in the frame", Left.CUT: "the capture kept a part of the packet only"}[self]
+        return _WHY_LEFT[self]
+
+
+_WHY_LEFT = {
+    Left.NOT_IP: "no IP packet in the frame",
+    Left.LINK: "a frame of a link type that is not known here",
+    Left.CUT: "the capture kept a part of the packet only",
+}
 
 
 class Kind(Enum):

@@ -18,6 +18,7 @@ _ETHERTYPES = frozenset((0x0800, 0x86DD))
 _VLANS = frozenset((0x8100, 0x88A8, 0x9100))
 _PCAP = {b"\xa1\xb2\xc3\xd4": (">", 1000), b"\xd4\xc3\xb2\xa1": ("<", 1000), b"\xa1\xb2\x3c\x4d": (">", 1), b"\x4d\x3c\xb2\xa1": ("<", 1)}
 _SECTION, _INTERFACE, _PACKET_OLD, _SIMPLE, _ENHANCED = 0x0A0D0D0A, 1, 2, 3, 6
+LINKTYPES = _RAWS | {NULL, ETHERNET, LOOP, SLL, ENC, SLL2}  # those in whose frames `network` finds IP packets
 MAX_RECORD_OCTETS = 1 << 24
 
 
