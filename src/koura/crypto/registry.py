@@ -1,19 +1,23 @@
 """The registry: which driver serves which algorithm, and the one place where keys become sessions. crypto(4).
 
-A driver is asked for a score per algorithm; the best wins, after it has given the known answer (`selftest`). What nobody
-serves is refused by name, at the moment an SA asks for it.
+A driver is asked for a score per algorithm and must give the known answer (`selftest`); the best one that crypto_support allows serves
+an SA, from the moment it is made to its end. What nobody serves is refused by name, at the moment an SA asks for it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 
+from koura.crypto import selftest
 from koura.crypto.algorithm import Algorithm, Kind
 from koura.crypto.algorithms import ALGORITHMS
-from koura.crypto.drivers import deflate, integrity, openssl
-from koura.crypto.selftest import known_answer
+from koura.crypto.driver import Crypt, Driver, Support
+from koura.crypto.drivers.deflate import Zlib
+from koura.crypto.drivers.integrity import Hashes, KeyedDigest
+from koura.crypto.drivers.null import Null
+from koura.crypto.drivers.openssl import OpenSsl
 from koura.crypto.session import Compressor, Description, Digest, Session
 from koura.errors import Errno, KouraError, Malformed, Refused, Unauthentic
 from koura.secret import Secret
@@ -23,8 +27,8 @@ from koura.secret import Secret
 class _Plain:
     """Encrypt, then authenticate: what is no AEAD. RFC 4303 §3.3.2."""
 
-    encrypt: openssl.Crypt
-    decrypt: openssl.Crypt
+    encrypt: Crypt
+    decrypt: Crypt
     mac: Digest
     iv_octets: int
     icv_octets: int
@@ -45,56 +49,84 @@ class _Plain:
         return self.decrypt(iv, sealed[:cut])
 
 
-class Registry:
-    """Algorithms that passed their known-answer test, and why the others are missing."""
+_Row = tuple[Kind, str]
 
-    def __init__(self) -> None:
-        self._lacks: dict[tuple[Kind, str], str] = {}
+
+class Registry:
+    """Drivers by algorithm, each after its known-answer test, and why the other algorithms are missing."""
+
+    def __init__(self, drivers: Iterable[Driver] = ()) -> None:
+        self._serving: dict[_Row, list[Driver]] = {}
+        self._faults: dict[_Row, str] = {}
+        for driver in drivers:
+            self.register(driver)
+
+    def register(self, driver: Driver) -> None:
+        """Ask a driver about every algorithm. One that it gets wrong, or lacks, it does not serve; SAs that exist keep their driver."""
         for row in ALGORITHMS:
-            if (why := _probe(self, row)) is not None:
-                self._lacks[(row.kind, row.name)] = why
+            if driver.score(row) <= 0:
+                continue
+            why = fault(driver, row)
+            if why is not None:
+                self._faults[(row.kind, row.name)] = f"{driver.name} {why}"
+                continue
+            serving = self._serving.setdefault((row.kind, row.name), [])
+            serving.append(driver)
+            serving.sort(key=lambda one: -one.score(row))
 
     def lacks(self) -> tuple[tuple[str, str], ...]:
         """(algorithm, why) for each row of the table that cannot be used here."""
-        return tuple((name, why) for (_, name), why in self._lacks.items())
+        return tuple((row.name, self._why(row)) for row in ALGORITHMS if not self.has(row))
 
     def has(self, algorithm: Algorithm) -> bool:
-        return (algorithm.kind, algorithm.name) not in self._lacks
+        return (algorithm.kind, algorithm.name) in self._serving
 
-    def session(self, description: Description) -> Session:
+    def drivers(self, algorithm: Algorithm) -> tuple[str, ...]:
+        """The names of the drivers that serve an algorithm, the best one first."""
+        return tuple(driver.name for driver in self._serving.get((algorithm.kind, algorithm.name), ()))
+
+    def session(self, description: Description, support: Support = Support.ANY) -> Session:
         """A session under these keys. Raises Refused: key size, combination, or an algorithm that is missing here."""
         row = description.encryption
         if row.kind not in (Kind.AEAD, Kind.CIPHER):
             raise Refused(Errno.EINVAL, f"{row.name} does not encrypt")
-        self._need(row)
+        driver = self._choose(row, support)
         check_key(row, description.encryption_key)
         key = description.encryption_key.reveal()
         if row.kind is Kind.AEAD:
             if description.integrity is not None:
                 raise Refused(Errno.EINVAL, f"{row.name} authenticates by itself: leave {description.integrity.name} out")
-            return openssl.aead(row, key)
-        mac = _no_mac() if description.integrity is None else self.digest(description.integrity, description.integrity_key)
-        encrypt, decrypt = openssl.cipher(row, key)
-        return _Plain(encrypt, decrypt, mac, row.iv_octets, mac.icv_octets, max(4, row.align_octets), row.block_octets)
+            return driver.aead(row, key)
+        mac = _NO_MAC if description.integrity is None else self.digest(description.integrity, description.integrity_key, support)
+        return _plain(row, driver.cipher(row, key), mac)
 
-    def digest(self, algorithm: Algorithm, key: Secret) -> Digest:
+    def digest(self, algorithm: Algorithm, key: Secret, support: Support = Support.ANY) -> Digest:
         """A keyed digest. Raises Refused."""
         if algorithm.kind is not Kind.INTEGRITY:
             raise Refused(Errno.EINVAL, f"{algorithm.name} does not authenticate alone")
-        self._need(algorithm)
+        driver = self._choose(algorithm, support)
         check_key(algorithm, key)
-        return integrity.open_digest(algorithm, key)
+        return driver.digest(algorithm, key.reveal())
 
-    def compressor(self, algorithm: Algorithm, level: int = 6) -> Compressor:
+    def compressor(self, algorithm: Algorithm, level: int = 6, support: Support = Support.ANY) -> Compressor:
         """A compressor. Raises Refused."""
         if algorithm.kind is not Kind.COMPRESSION:
             raise Refused(Errno.EINVAL, f"{algorithm.name} does not compress")
-        self._need(algorithm)
-        return deflate.Deflate(level)
+        return self._choose(algorithm, support).compressor(algorithm, level)
 
-    def _need(self, row: Algorithm) -> None:
-        if (why := self._lacks.get((row.kind, row.name))) is not None:
-            raise Refused(Errno.EINVAL, f"{row.name} is not available here: {why}")
+    def _choose(self, row: Algorithm, support: Support) -> Driver:
+        """The best driver that the operator allows (M40). Raises Refused."""
+        serving = self._serving.get((row.kind, row.name), [])
+        if not serving:
+            raise Refused(Errno.EINVAL, f"{row.name} is not available here: {self._why(row)}")
+        for driver in serving:
+            if support is Support.ANY or driver.is_hardware == (support is Support.HARDWARE):
+                return driver
+        kind = "hardware" if support is Support.HARDWARE else "software"
+        raise Refused(Errno.EINVAL, f"no {kind} driver serves {row.name}, and net.inet.ipsec.crypto_support asks for one")
+
+    def _why(self, row: Algorithm) -> str:
+        return self._faults.get((row.kind, row.name), "no driver")
 
 
 def check_key(row: Algorithm, key: Secret) -> None:
@@ -110,25 +142,31 @@ def check_key(row: Algorithm, key: Secret) -> None:
     raise Refused(Errno.EINVAL, f"{row.name} needs {wanted} octets{salt}; this one has {len(key)}")
 
 
-def _no_mac() -> Digest:
-    return integrity.KeyedDigest(lambda octets: b"", 0)
+_NO_MAC: Digest = KeyedDigest(lambda octets: b"", 0)
 
 
-def _probe(registry: Registry, row: Algorithm) -> str | None:
-    """Why the row cannot be used, or None: it is tried with a known answer."""
-    tries: Mapping[Kind, Callable[[], bool]] = {
-        Kind.AEAD: lambda: known_answer(row, lambda key: openssl.aead(row, key)),
-        Kind.CIPHER: lambda: known_answer(row, lambda key: registry.session(Description(row, Secret(key)))),
-        Kind.INTEGRITY: lambda: known_answer(row, lambda key: integrity.open_digest(row, Secret(key))),
-        Kind.COMPRESSION: lambda: row.name == "deflate",
-    }
+def _plain(row: Algorithm, crypt: tuple[Crypt, Crypt], mac: Digest) -> Session:
+    return _Plain(*crypt, mac, row.iv_octets, mac.icv_octets, row.align_octets, row.block_octets)
+
+
+def fault(driver: Driver, row: Algorithm) -> str | None:
+    """What is wrong with a driver's version of an algorithm: it is tried with a known answer. None: nothing."""
     try:
-        return None if tries[row.kind]() else ("no driver" if row.kind is Kind.COMPRESSION else "its known-answer test failed")
-    except (UnsupportedAlgorithm, ValueError, KouraError) as error:
-        return f"this build of OpenSSL lacks it ({error})"
+        match row.kind:
+            case Kind.AEAD:
+                is_right = selftest.is_session_right(row, lambda key: driver.aead(row, key))
+            case Kind.CIPHER:
+                is_right = selftest.is_session_right(row, lambda key: _plain(row, driver.cipher(row, key), _NO_MAC))
+            case Kind.INTEGRITY:
+                is_right = selftest.is_digest_right(row, lambda key: driver.digest(row, key))
+            case Kind.COMPRESSION:
+                is_right = selftest.is_compressor_right(driver.compressor(row, 6))
+    except (UnsupportedAlgorithm, InternalError, ValueError, KouraError) as error:
+        return f"lacks it ({error})"
+    return None if is_right else "fails its known-answer test"
 
 
 @lru_cache(maxsize=1)
 def default() -> Registry:
     """The registry of this process; algorithms are probed once."""
-    return Registry()
+    return Registry((OpenSsl(), Hashes(), Zlib(), Null()))

@@ -91,6 +91,11 @@ class Server:
         """Tunables changed."""
         self._settings = self._sas.settings = self._policies.settings = self.tell.settings = settings
 
+    @property
+    def is_dumping(self) -> bool:
+        """Whether any dump is unread, which may still show SAs that are gone."""
+        return any(known.dumps for known in self._sockets)
+
     def has_dump(self, socket: int) -> bool:
         """Whether `pull` would have something for this socket, given room."""
         known = self._sockets.get(socket)

@@ -6,6 +6,7 @@
     blockacq_lifetime later, or when a key manager answers the number: forgotten
 """
 
+import heapq
 from dataclasses import dataclass
 
 from koura.moment import NS_PER_S, Moment
@@ -28,6 +29,7 @@ class Acquires:
     def __init__(self) -> None:
         self._asked: dict[SaIndex, _Asked] = {}
         self._by_seq: dict[int, SaIndex] = {}
+        self._heap: list[tuple[int, int]] = []  # (deadline, seq); one whose seq is forgotten is stale
         self._last = 0
 
     def __len__(self) -> int:
@@ -49,6 +51,7 @@ class Acquires:
         self._last = self._last % _NUMBERS + 1
         self._asked[index] = _Asked(self._last, at.ns + key.blockacq_lifetime_s * NS_PER_S)
         self._by_seq[self._last] = index
+        heapq.heappush(self._heap, (self._asked[index].deadline_ns, self._last))
         return self._last
 
     def settled(self, seq: int) -> None:
@@ -66,12 +69,14 @@ class Acquires:
 
     def due(self, at: Moment) -> None:
         """Forget what is too old."""
-        for index in [index for index, asked in self._asked.items() if asked.deadline_ns <= at.ns]:
-            self._forget(index)
+        while (deadline := self.next_deadline()) is not None and deadline <= at:
+            self._forget(self._by_seq[self._heap[0][1]])
 
     def next_deadline(self) -> Moment | None:
         """When to call `due`."""
-        return Moment(min(asked.deadline_ns for asked in self._asked.values())) if self._asked else None
+        while self._heap and self._heap[0][1] not in self._by_seq:
+            heapq.heappop(self._heap)
+        return Moment(self._heap[0][0]) if self._heap else None
 
     def _forget(self, index: SaIndex) -> None:
         del self._by_seq[self._asked.pop(index).seq]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 
 from koura.crypto.algorithm import Kind
+from koura.crypto.driver import Support
 from koura.crypto.registry import Registry
 from koura.crypto.session import Compressor, Description, Digest, Session
 from koura.entropy import Entropy
@@ -17,7 +18,7 @@ from koura.errors import Bug, Errno, Refused
 from koura.moment import Moment
 from koura.sadb.agreement import Agreement, SaFlags
 from koura.sadb.hot import EPOCH, IV_LEFT, IV_NEXT, SEQUENCE_END, SEQUENCE_LAST, STATE, UNLIMITED, Arena, Hot
-from koura.sadb.replay import Window
+from koura.sadb.replay import Numbers, Window
 from koura.saindex import Protocol
 
 RESERVED_SPIS = 256
@@ -70,6 +71,7 @@ class Association:
     digest: Digest | None = None
     compressor: Compressor | None = None
     order: int = 0
+    has_ledger: bool = False  # its numbers are granted in blocks (Makings)
     failures: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -133,6 +135,12 @@ def _check_ipcomp(agreement: Agreement) -> None:
         raise Refused(Errno.EINVAL, f"CPI {agreement.spi} has more than 16 bits")
 
 
+def may_cycle(agreement: Agreement) -> bool:
+    """Whether its 32-bit numbers may begin again: asked for, and no cipher to which a number spent twice could mean a nonce (S2)."""
+    has_counter = agreement.encryption is not None and agreement.encryption.has_counter_iv
+    return bool(agreement.flags & SaFlags.CYCSEQ) and not has_counter and not agreement.has_esn
+
+
 @dataclass(frozen=True, slots=True)
 class Makings:
     """What an SA is made with."""
@@ -142,6 +150,7 @@ class Makings:
     entropy: Entropy
     has_ledger: bool = False  # numbers must be granted before they are used
     ipcomp_level: int = 6
+    support: Support = Support.ANY  # which drivers may serve (M40); an SA keeps the one it was made with
 
 
 def larval(agreement: Agreement, makings: Makings, at: Moment) -> Association:
@@ -169,20 +178,22 @@ def key(sa: Association, agreement: Agreement, makings: Makings) -> None:
 def _open(agreement: Agreement, makings: Makings) -> tuple[Session | None, Digest | None, Compressor | None]:
     registry = makings.registry
     if agreement.compression is not None:
-        return None, None, registry.compressor(agreement.compression, makings.ipcomp_level)
+        return None, None, registry.compressor(agreement.compression, makings.ipcomp_level, makings.support)
     if agreement.encryption is not None:
         description = Description(agreement.encryption, agreement.encryption_key, agreement.integrity, agreement.integrity_key)
-        return registry.session(description), None, None
+        return registry.session(description, makings.support), None, None
     assert agreement.integrity is not None
-    return None, registry.digest(agreement.integrity, agreement.integrity_key), None
+    return None, registry.digest(agreement.integrity, agreement.integrity_key, makings.support), None
 
 
 def _start(sa: Association, makings: Makings) -> None:
     agreement, words = sa.agreement, sa.hot.words
+    sa.has_ledger = makings.has_ledger
     words[STATE] = State.MATURE
     words[SEQUENCE_LAST] = agreement.sequence
     words[SEQUENCE_END] = agreement.sequence if makings.has_ledger else sa.last_sequence
     # The IV is a counter of its own with a random start, never the sequence number: adding a key again repeats no nonce (S22).
     words[IV_NEXT] = int.from_bytes(makings.entropy.octets(8), "big")
     words[IV_LEFT] = 0 if makings.has_ledger else UNLIMITED
-    sa.window = Window(sa.hot, agreement.window_packets, has_esn=agreement.has_esn, highest=agreement.sequence)
+    kind = Numbers.EXTENDED if agreement.has_esn else (Numbers.CYCLIC if may_cycle(agreement) else Numbers.ONCE)
+    sa.window = Window(sa.hot, agreement.window_packets, kind, highest=agreement.sequence)

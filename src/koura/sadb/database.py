@@ -6,7 +6,9 @@ uses the same number (M3, S1). Outbound it is found under its relation, oldest o
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import TypeVar
 
+from koura.crypto.driver import Support
 from koura.errors import Errno, Refused
 from koura.moment import Moment
 from koura.sadb import association, lifetime
@@ -22,6 +24,11 @@ from koura.wire.ipcomp import DEFLATE_CPI, WELL_KNOWN_BELOW
 _Spi = tuple[bytes, int, int, bytes]
 _Pair = tuple[bytes, bytes, int]
 _Port = tuple[bytes, int]
+_Relation = tuple[bytes, bytes, int, int]  # a pair and a reqid
+
+
+_K = TypeVar("_K")
+_NONE: dict[int, Association] = {}
 
 
 class Database:
@@ -31,8 +38,10 @@ class Database:
         self._makings = makings
         self._bounds = bounds
         self._all: dict[_Spi, Association] = {}
-        self._pairs: dict[_Pair, list[Association]] = {}
         self._ports: dict[_Port, int] = {}  # where SAs expect ESP in UDP -> how many
+        self._slots: dict[int, Association] = {}
+        self._pairs: dict[_Pair, dict[int, Association]] = {}
+        self._relations: dict[_Relation, dict[int, Association]] = {}
         self._deadlines = Deadlines()
         self._order = 0
         self._windows_octets = 0
@@ -44,27 +53,28 @@ class Database:
     def __iter__(self) -> Iterator[Association]:
         return iter(tuple(self._all.values()))
 
+    def tune(self, ipcomp_level: int, support: Support) -> None:
+        """What SAs that are made from now on get: how hard IPComp tries, and which drivers serve (M40)."""
+        self._makings = replace(self._makings, ipcomp_level=ipcomp_level, support=support)
+
     # -- finding -------------------------------------------------------------------------------------------------------
 
     def by_spi(self, dst: bytes, protocol: Protocol, spi: int, src: bytes = b"") -> Association | None:
-        """The SA of an inbound packet, larval ones included. IPComp: by CPI, else the peer's deflate SA for CPI 2 (S42)."""
-        if protocol is not Protocol.IPCOMP:
-            return self._all.get((dst, protocol, spi, b""))
-        key = (dst, int(protocol), spi, src if spi < WELL_KNOWN_BELOW else b"")
-        found = self._all.get(key)
-        if found is None and spi == DEFLATE_CPI:
-            found = next((sa for sa in self._pairs.get((src, dst, protocol), ()) if sa.is_usable), None)
-        return found
+        """The SA of an inbound packet, larval ones included, dead ones not. IPComp: by CPI, else the peer's deflate SA for CPI 2 (S42)."""
+        found = self._all.get(_key(dst, protocol, spi, src))
+        if found is None and protocol is Protocol.IPCOMP and spi == DEFLATE_CPI:
+            found = next((sa for sa in self._pairs.get((src, dst, protocol), _NONE).values() if sa.is_usable), None)
+        return None if found is None or found.state is State.DEAD else found
 
     def outbound(self, index: SaIndex, oldest: bool) -> Association | None:
         """A usable SA that serves the relation: mode equal or any, reqid equal unless 0 is asked for. RFC 4301 §4.4.2."""
-        candidates = self._pairs.get((index.src, index.dst, index.protocol), ())
-        fits = (sa for sa in (candidates if oldest else reversed(candidates)) if sa.is_usable and _serves(sa.agreement.index, index))
-        return next(fits, None)
+        found = self._relations.get(_relation_of(index), _NONE) if index.reqid else self._pairs.get(_pair_of(index), _NONE)
+        candidates = found.values() if oldest else reversed(found.values())
+        return next((sa for sa in candidates if sa.is_usable and sa.agreement.index.mode in (Mode.ANY, index.mode)), None)
 
     def between(self, src: bytes, dst: bytes, protocol: Protocol) -> tuple[Association, ...]:
         """The SAs of one address pair and protocol, oldest first, larval ones included."""
-        return tuple(self._pairs.get((src, dst, protocol), ()))
+        return tuple(self._pairs.get((src, dst, protocol), _NONE).values())
 
     def expects_udp(self, dst: bytes, port: int) -> bool:
         """Whether some SA to this destination has ESP in UDP to this port. RFC 3948 §2.1."""
@@ -76,7 +86,8 @@ class Database:
 
     def by_handle(self, slot: int, epoch: int) -> Association | None:
         """The SA behind a (slot, epoch) handle, None if it has gone."""
-        return next((sa for sa in self._all.values() if sa.slot == slot and sa.epoch == epoch), None)
+        sa = self._slots.get(slot)
+        return sa if sa is not None and sa.epoch == epoch else None
 
     # -- changing ------------------------------------------------------------------------------------------------------
 
@@ -102,6 +113,7 @@ class Database:
         agreement = lifetime.completed(agreement)
         self._admit_window(agreement)
         old = sa.agreement
+        self._admit_move(old, agreement)
         association.key(sa, agreement, self._makings)
         sa.created = at
         self._windows_octets += 8 * words_for(agreement.window_packets)
@@ -112,10 +124,10 @@ class Database:
         """UPDATE of a keyed SA: lifetimes, addresses, encapsulation; keys, counters and window stay (M24). Raises Refused(EEXIST)."""
         agreement = lifetime.completed(agreement)
         old = sa.agreement
-        if _key_of(agreement) != _key_of(old) and _key_of(agreement) in self._all:
-            raise Refused(Errno.EEXIST, "the new addresses have this SPI already")
+        self._admit_move(old, agreement)
         sa.agreement = agreement
-        sa.happen(Happened.RENEWED)
+        if sa.is_usable:
+            sa.happen(Happened.RENEWED)
         sa.hot.words[SOFT_TOLD] = 0
         self._move(sa, old)
         self._deadlines.watch(sa)
@@ -123,8 +135,7 @@ class Database:
     def replace(self, sa: Association, agreement: Agreement, at: Moment) -> Association:
         """UPDATE with other keys (Linux): another SA in the place of this one. Raises Refused with the SA unchanged."""
         agreement = lifetime.completed(agreement)
-        if _key_of(agreement) != _key_of(sa.agreement) and _key_of(agreement) in self._all:
-            raise Refused(Errno.EEXIST, f"there is an SA with SPI {agreement.spi:#x} to this destination already")
+        self._admit_move(sa.agreement, agreement)
         self._admit_window(agreement)
         new = association.create(agreement, self._makings, at)
         self.remove(sa)
@@ -137,7 +148,9 @@ class Database:
         if self._all.get(_key_of(sa.agreement)) is not sa:
             return
         del self._all[_key_of(sa.agreement)]
-        self._unpair(sa, sa.agreement)
+        del self._slots[sa.slot]
+        _drop(self._pairs, _pair_of(sa.agreement.index), sa.order)
+        _drop(self._relations, _relation_of(sa.agreement.index), sa.order)
         self._count_port(sa.agreement, -1)
         if sa.state is not State.DEAD:
             sa.happen(Happened.DELETED)
@@ -154,15 +167,21 @@ class Database:
         return gone
 
     def use(self, sa: Association, octets: int, at: Moment) -> None:
-        """Account a packet, and remember the SA if that crossed a limit."""
+        """Account a packet, and remember the SA if that crossed a limit. At a hard one it ends here: no other packet uses it (S17)."""
         lifetime.use(sa, octets, at)
-        self._deadlines.note(sa, at)
+        if self._deadlines.note(sa, at) is Happened.HARD_LIMIT:
+            sa.happen(Happened.HARD_LIMIT)
 
     def due(self, at: Moment) -> tuple[Expired, ...]:
         """What has run out: larval SAs silently, the others with news for key management. Hard ones are removed."""
         told = []
         for sa in self._deadlines.take(at):
-            if sa.state is State.LARVAL:
+            if self._slots.get(sa.slot) is not sa:
+                continue
+            if sa.state is State.DEAD:
+                told.append(Expired(sa, True))
+                self.remove(sa)
+            elif sa.state is State.LARVAL:
                 sa.happen(Happened.TIMED_OUT)
                 self.remove(sa)
             elif (happened := lifetime.state_of(sa, at)) is not None:
@@ -173,6 +192,10 @@ class Database:
                     self._deadlines.watch(sa)
         return tuple(told)
 
+    def quiesce(self) -> None:
+        """No one holds an SA that is gone: the memory of their hot words may be used again."""
+        self._makings.arena.quiesce()
+
     def next_deadline(self) -> Moment | None:
         return self._deadlines.next_deadline()
 
@@ -182,7 +205,7 @@ class Database:
         index = agreement.index
         if self.has_spi(index.dst, index.protocol, agreement.spi, index.src):
             raise Refused(Errno.EEXIST, f"there is an SA with SPI {agreement.spi:#x} to this destination already")
-        if index.protocol is Protocol.TCP and self._pairs.get((index.src, index.dst, index.protocol)):
+        if index.protocol is Protocol.TCP and _pair_of(index) in self._pairs:
             raise Refused(Errno.EEXIST, "there is a TCP-MD5 key for this pair already")
         if len(self._all) >= self._bounds().associations:
             raise Refused(Errno.ENOBUFS, f"{len(self._all)} SAs: the limit is reached")
@@ -195,10 +218,15 @@ class Database:
         if self._windows_octets + 8 * words_for(agreement.window_packets) > bounds.windows_octets:
             raise Refused(Errno.ENOBUFS, "no memory left for replay windows")
 
+    def _admit_move(self, old: Agreement, new: Agreement) -> None:
+        if _key_of(new) != _key_of(old) and _key_of(new) in self._all:
+            raise Refused(Errno.EEXIST, f"there is an SA with SPI {new.spi:#x} to this destination already")
+
     def _insert(self, sa: Association) -> None:
         self._order += 1
         sa.order = self._order
         self._all[_key_of(sa.agreement)] = sa
+        self._slots[sa.slot] = sa
         self._pair(sa)
         self._count_port(sa.agreement, 1)
         if sa.window is not None:
@@ -207,13 +235,8 @@ class Database:
 
     def _pair(self, sa: Association) -> None:
         index = sa.agreement.index
-        self._pairs.setdefault((index.src, index.dst, index.protocol), []).append(sa)
-
-    def _unpair(self, sa: Association, agreement: Agreement) -> None:
-        pair = (agreement.index.src, agreement.index.dst, agreement.index.protocol)
-        self._pairs[pair].remove(sa)
-        if not self._pairs[pair]:
-            del self._pairs[pair]
+        self._pairs.setdefault(_pair_of(index), {})[sa.order] = sa
+        self._relations.setdefault(_relation_of(index), {})[sa.order] = sa
 
     def _count_port(self, agreement: Agreement, change: int) -> None:
         if agreement.encapsulation is None:
@@ -228,17 +251,30 @@ class Database:
         self.generation += 1
         self._count_port(old, -1)
         self._count_port(sa.agreement, 1)
-        before, now = replace(old.index, mode=Mode.ANY, reqid=0), replace(sa.agreement.index, mode=Mode.ANY, reqid=0)
-        if before != now:
-            self._unpair(sa, old)
-            self._pair(sa)
+        before, now = old.index, sa.agreement.index
+        if _pair_of(before) != _pair_of(now):
+            _drop(self._pairs, _pair_of(before), sa.order)
+            self._pairs.setdefault(_pair_of(now), {})[sa.order] = sa
+        if _relation_of(before) != _relation_of(now):
+            _drop(self._relations, _relation_of(before), sa.order)
+            self._relations.setdefault(_relation_of(now), {})[sa.order] = sa
         if _key_of(old) != _key_of(sa.agreement):
             del self._all[_key_of(old)]
             self._all[_key_of(sa.agreement)] = sa
 
 
-def _serves(have: SaIndex, wanted: SaIndex) -> bool:
-    return have.mode in (Mode.ANY, wanted.mode) and wanted.reqid in (0, have.reqid)
+def _pair_of(index: SaIndex) -> _Pair:
+    return (index.src, index.dst, int(index.protocol))
+
+
+def _relation_of(index: SaIndex) -> _Relation:
+    return (*_pair_of(index), index.reqid)
+
+
+def _drop(filed: dict[_K, dict[int, Association]], key: _K, order: int) -> None:
+    del filed[key][order]
+    if not filed[key]:
+        del filed[key]
 
 
 def _key(dst: bytes, protocol: Protocol, spi: int, src: bytes) -> _Spi:

@@ -90,7 +90,7 @@ class Deadlines:
 
     def __init__(self) -> None:
         self._heap: list[tuple[int, int, Association]] = []
-        self._crossed: list[Association] = []
+        self._crossed: dict[int, Association] = {}
         self._count = 0
 
     def watch(self, sa: Association) -> None:
@@ -104,16 +104,18 @@ class Deadlines:
     def watch_larval(self, sa: Association, seconds: int) -> None:
         self._push(sa.created.ns + seconds * NS_PER_S, sa)
 
-    def note(self, sa: Association, at: Moment) -> None:
-        """A packet went through: remember the SA if that crossed a limit."""
-        if state_of(sa, at) is not None:
-            self._crossed.append(sa)
+    def note(self, sa: Association, at: Moment) -> Happened | None:
+        """A packet went through: remember the SA if that crossed a limit, and say which."""
+        crossed = state_of(sa, at)
+        if crossed is not None:
+            self._crossed[sa.slot] = sa
         if sa.hot.words[PACKETS] == 1:
             self.watch(sa)
+        return crossed
 
     def take(self, at: Moment) -> list[Association]:
         """The SAs to look at now, each once, in order of their deadlines."""
-        found = dict.fromkeys(self._crossed)
+        found = dict.fromkeys(self._crossed.values())
         self._crossed.clear()
         while self._heap and self._heap[0][0] <= at.ns:
             found[heapq.heappop(self._heap)[2]] = None

@@ -6,9 +6,12 @@
 Three calls, in the order of security: `infer` guesses the 64-bit number from the 32 on the wire; `check` says whether it may
 be accepted; `commit` takes the number that authenticated. Between check and commit lies the ICV, and nothing moves before it.
 
-A window of 0 packets checks nothing, yet the top advances, so that ESN's high half is inferred from it (S32). With a window,
-numbers never begin again, whatever "cyclic" flag the SA has: what was sent before the wrap would be accepted once more (S3,
-RFC 4303 §3.3.3).
+A window of 0 packets checks nothing, yet the top advances, so that ESN's high half is inferred from it (S32): the nearest number
+is meant, up to 2^31 packets lost or late.
+
+Cyclic numbers (setkey's cyclic-seq, where no cipher counts with them) count on inside, as ESN's do, though no high half is
+authenticated: the window goes over the wrap without a seam (S3). Only from the last window of one round into the first of the next;
+any other small number is an old one. What an attacker kept of the round before is then new again: that is what "cyclic" asks for.
 """
 
 from enum import Enum
@@ -18,6 +21,7 @@ from koura.sadb.hot import ACCEPTED, WINDOW_SEEN, WINDOW_TOP, Hot
 WORD_BITS = 64
 MAX_PACKETS = (1 << 32) - 33
 _LOW = 0xFFFF_FFFF
+_HALF = 1 << 31
 
 
 class Stale(Enum):
@@ -37,25 +41,34 @@ def words_for(window_packets: int) -> int:
     return 1 << (need - 1).bit_length()
 
 
+class Numbers(Enum):
+    """What an SA's sequence numbers are."""
+
+    ONCE = "32 bits, each once"
+    CYCLIC = "32 bits, beginning again"
+    EXTENDED = "64 bits (ESN)"
+
+
 class Window:
     """The window of one inbound SA; its top and count are words of `hot`, its ring is a block of its own."""
 
-    __slots__ = ("_has_esn", "_hot", "_mask", "_ring", "packets")
+    __slots__ = ("_hot", "_mask", "_numbers", "_ring", "packets")
 
-    def __init__(self, hot: Hot, packets: int, *, has_esn: bool, highest: int = 0) -> None:
+    def __init__(self, hot: Hot, packets: int, numbers: Numbers = Numbers.ONCE, *, highest: int = 0) -> None:
         """`highest`: the highest number authenticated before (setkey -seq); all up to it count as seen."""
         assert 0 <= packets <= MAX_PACKETS
         self._hot = hot
         self.packets = packets
-        self._has_esn = has_esn
+        self._numbers = numbers
         words = words_for(packets)
         self._mask = words - 1
-        self._ring = memoryview(bytearray(8 * words)).cast("Q")
+        self._ring = memoryview(bytearray(8 * words) if not highest else bytearray(b"\xff") * (8 * words)).cast("Q")
         if highest:
             hot.words[WINDOW_TOP] = highest
             hot.words[WINDOW_SEEN] = 1
-            for word in range(words):
-                self._ring[word] = (1 << 64) - 1
+        if highest and words:
+            # Of the word that the top stands in, what lies above the top was not seen.
+            self._ring[highest // WORD_BITS & self._mask] = (2 << highest % WORD_BITS) - 1
 
     @property
     def top(self) -> int:
@@ -68,11 +81,13 @@ class Window:
         Without ESN it is the number itself. With ESN it is the candidate nearest the window: the one in or above it if its
         low half does not lie below the bottom, else the one of the next (or, where the window spans two, the former) epoch.
         """
-        if not self._has_esn:
+        if self._numbers is Numbers.ONCE:
             return seq32
         top = self.top
         high, low = top >> 32, top & _LOW
-        reach = max(self.packets, 1)
+        if self._numbers is Numbers.CYCLIC:
+            return self._infer_cyclic(high, low, seq32)
+        reach = self.packets or _HALF
         if low >= reach - 1:
             if seq32 < low - reach + 1:
                 high += 1
@@ -80,6 +95,15 @@ class Window:
             high -= 1
         # Nothing lies before the first epoch: then it is a number of this one, far ahead.
         return max(high, 0) << 32 | seq32
+
+    def _infer_cyclic(self, high: int, low: int, seq32: int) -> int:
+        """The wrap is believed only where the window lies across it, and the next round is nearer than this one."""
+        reach = min(self.packets, _HALF // 2)
+        if low > _LOW - reach and seq32 < reach:
+            high += 1
+        elif high and low < reach and seq32 > _LOW - reach:
+            high -= 1
+        return high << 32 | seq32
 
     def check(self, seq64: int) -> Stale | None:
         """Whether the number may not be accepted, and why. Changes nothing."""
@@ -113,5 +137,16 @@ class Window:
     def _advance(self, top: int, seq64: int) -> None:
         """Clear the words that the ring takes in between the old top's and the new one's; never more than the ring has."""
         first, last = top // WORD_BITS + 1, seq64 // WORD_BITS
-        for word in range(max(first, last - self._mask), last + 1):
-            self._ring[word & self._mask] = 0
+        first = max(first, last - self._mask)
+        if first > last:
+            return
+        start, end = first & self._mask, last & self._mask
+        if start <= end:
+            self._ring[start : end + 1] = _zeros(end + 1 - start)
+        else:
+            self._ring[start:] = _zeros(self._mask + 1 - start)
+            self._ring[: end + 1] = _zeros(end + 1)
+
+
+def _zeros(words: int) -> memoryview:
+    return memoryview(bytes(8 * words)).cast("Q")

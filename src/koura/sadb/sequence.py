@@ -1,8 +1,7 @@
 """The numbers an outbound SA gives out: sequence numbers and IVs, each once. RFC 4303 §3.3.3, RFC 4106 §3.1."""
 
 from koura.errors import KouraError
-from koura.sadb.agreement import SaFlags
-from koura.sadb.association import Association
+from koura.sadb.association import Association, may_cycle
 from koura.sadb.hot import IV_LEFT, IV_NEXT, SEQUENCE_END, SEQUENCE_LAST, UNLIMITED
 
 
@@ -14,12 +13,6 @@ class Ungranted(KouraError):
     """The ledger has not reserved the next number yet."""
 
 
-def may_cycle(sa: Association) -> bool:
-    """Whether sequence numbers may begin again: asked for, no replay check, and no cipher that would repeat a nonce (S2)."""
-    agreement = sa.agreement
-    return bool(agreement.flags & SaFlags.CYCSEQ) and not agreement.window_packets and not _has_counter(sa) and not agreement.has_esn
-
-
 def next_sequence(sa: Association) -> int:
     """The next number, taken. Raises Spent at the end of the space, Ungranted at the end of a block; then nothing is taken.
 
@@ -28,21 +21,24 @@ def next_sequence(sa: Association) -> int:
     words = sa.hot.words
     last = int(words[SEQUENCE_LAST])
     if last >= sa.last_sequence:
-        if not may_cycle(sa):
+        # S2: with a replay window a number that comes again would be refused by the peer (RFC 4303 §3.3.3).
+        if sa.agreement.window_packets or not may_cycle(sa.agreement):
             raise Spent
         words[SEQUENCE_LAST] = 1
         return 1
-    if last >= words[SEQUENCE_END] or (words[IV_LEFT] == 0 and _has_counter(sa)):
+    if last >= words[SEQUENCE_END]:
         raise Ungranted
+    if words[IV_LEFT] == 0 and _has_counter(sa):
+        raise _out_of_ivs(sa)
     words[SEQUENCE_LAST] = last + 1
     return last + 1
 
 
 def next_iv(sa: Association) -> int:
-    """The next IV of a counter mode, taken. Raises Spent after 2^64 - 1 of them, Ungranted at the end of the block."""
+    """The next IV of a counter mode, taken. Raises Spent when all 2^64 are, Ungranted at the end of the block."""
     words = sa.hot.words
     if words[IV_LEFT] == 0:
-        raise Ungranted
+        raise _out_of_ivs(sa)
     value = int(words[IV_NEXT])
     words[IV_NEXT] = (value + 1) & UNLIMITED
     words[IV_LEFT] -= 1
@@ -54,6 +50,10 @@ def grant(sa: Association, sequence_end: int, iv_count: int) -> None:
     words = sa.hot.words
     words[SEQUENCE_END] = max(int(words[SEQUENCE_END]), min(sequence_end, sa.last_sequence))
     words[IV_LEFT] = min(int(words[IV_LEFT]) + iv_count, UNLIMITED)
+
+
+def _out_of_ivs(sa: Association) -> KouraError:
+    return Ungranted() if sa.has_ledger else Spent()
 
 
 def _has_counter(sa: Association) -> bool:

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from koura.crypto import registry as registries
+from koura.crypto.driver import Support
 from koura.crypto.registry import Registry
 from koura.enc.filter import Filter, Rule
 from koura.enc.tap import Tap
@@ -93,6 +94,11 @@ class Fast(Protocol):
     def inbound(self, packet: bytes, at: Moment) -> Outcome | None: ...
 
 
+def _support(settings: Settings) -> Support:
+    """crypto_support as the drivers' registry knows it (M40): above 0 hardware, below software."""
+    return Support((settings.crypto_support > 0) - (settings.crypto_support < 0))
+
+
 class Stack:
     """One stack. `has_ledger`: SAs send nothing until numbers are granted to them (notice Granted). `rule`: the filter on enc0."""
 
@@ -108,7 +114,7 @@ class Stack:
     ) -> None:
         self._settings = settings if settings is not None else Settings()
         known = registry if registry is not None else registries.default()
-        makings = Makings(known, Arena(), entropy, has_ledger, self._settings.ipcomp_level)
+        makings = Makings(known, Arena(), entropy, has_ledger, self._settings.ipcomp_level, _support(self._settings))
         self.sadb = Sadb(makings, lambda: self._settings.limits)
         self.spd = Spd(self._settings.limits.policies)
         self.counters = Counters()
@@ -217,6 +223,7 @@ class Stack:
         change = tree.set_value(self._settings, name, text, self.report)
         self._settings = self._plane.settings = change.settings
         self._keys.settings = change.settings
+        self.sadb.tune(change.settings.ipcomp_level, _support(change.settings))
         self.server.tune(change.settings)
         self.spd.limit = change.settings.limits.policies
         self.spd.generation += 1
@@ -240,6 +247,8 @@ class Stack:
         self._outbound.due(at)
         self._inbound.due(at)
         self._sas_changed(at)
+        if not self.server.is_dumping:
+            self.sadb.quiesce()
         return self._plane.take_events()
 
     def next_deadline(self) -> Moment | None:

@@ -200,5 +200,7 @@ def _iv(sa: Association, context: Context) -> bytes:
         return context.entropy.octets(sa.session.iv_octets)
     try:
         return sequence.next_iv(sa).to_bytes(8, "big")
+    except sequence.Spent as fault:
+        raise Discarded(ESP_SEQ_CYCLED, sa) from fault
     except sequence.Ungranted as fault:
         raise Discarded(SA_UNGRANTED, sa) from fault

@@ -2,7 +2,9 @@
 
 import zlib
 
-from koura.crypto.session import Overflow
+from koura.crypto.algorithm import Algorithm, Kind
+from koura.crypto.driver import Driver
+from koura.crypto.session import Compressor, Overflow
 from koura.errors import Malformed
 
 WINDOW_BITS = 15
@@ -31,3 +33,15 @@ class Deflate:
         if not running.eof:
             raise Malformed("deflate", "ends in the middle")
         return clear
+
+
+class Zlib(Driver):
+    """Serves deflate."""
+
+    name = "zlib"
+
+    def score(self, row: Algorithm) -> int:
+        return 1 if row.kind is Kind.COMPRESSION and row.name == "deflate" else 0
+
+    def compressor(self, row: Algorithm, level: int) -> Compressor:
+        return Deflate(level)

@@ -3,19 +3,22 @@
 import hashlib
 import hmac
 from collections.abc import Callable
+from typing import Literal
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.cmac import CMAC
 
-from koura.crypto.algorithm import Algorithm
+from koura.crypto.algorithm import Algorithm, Kind
+from koura.crypto.driver import Driver
+from koura.crypto.session import Digest
 from koura.errors import Unauthentic
-from koura.secret import Secret
 
 _HASHES = {
     "hmac-sha1": "sha1", "hmac-sha2-256": "sha256", "hmac-sha2-256-96": "sha256", "hmac-sha2-384": "sha384",
     "hmac-sha2-512": "sha512", "hmac-md5": "md5", "hmac-ripemd160": "ripemd160",
 }  # fmt: skip
 _KEYED = {"keyed-md5": "md5", "keyed-sha1": "sha1", "tcp-md5": "md5"}
+_BLOCK_MACS = frozenset(("aes-cmac", "aes-xcbc-mac"))
 
 
 class KeyedDigest:
@@ -35,14 +38,16 @@ class KeyedDigest:
             raise Unauthentic
 
 
-def names() -> tuple[str, ...]:
-    """The algorithms that this driver knows; whether this build has each, `open` finds out."""
-    return (*_HASHES, *_KEYED, "aes-xcbc-mac", "aes-cmac", "null")
+class Hashes(Driver):
+    """Serves every INTEGRITY row but null. A hash that this build lacks (ValueError) is found out at registration."""
 
+    name = "hashlib"
 
-def open_digest(algorithm: Algorithm, key: Secret) -> KeyedDigest:
-    """A digest under `key`. Raises ValueError where the build lacks the hash."""
-    return KeyedDigest(_function(algorithm.name, key.reveal()), algorithm.icv_octets)
+    def score(self, row: Algorithm) -> int:
+        return 1 if row.kind is Kind.INTEGRITY and (row.name in _HASHES or row.name in _KEYED or row.name in _BLOCK_MACS) else 0
+
+    def digest(self, row: Algorithm, key: bytes) -> Digest:
+        return KeyedDigest(_function(row.name, key), row.icv_octets)
 
 
 def _function(name: str, key: bytes) -> Callable[[bytes], bytes]:
@@ -59,19 +64,17 @@ def _function(name: str, key: bytes) -> Callable[[bytes], bytes]:
         return lambda octets: _cmac(key, octets)
     if name == "aes-xcbc-mac":
         return _xcbc(key)
-    if name == "null":
-        return lambda octets: b""
     if name == "tcp-md5":  # RFC 2385 §2.0: the key comes last.
         return lambda octets: hashlib.md5(octets + key).digest()
     hash_name = _KEYED[name]
-    # RFC 1828 §1.1: key, filled to a block as the hash fills; the octets; key again.
-    filled = _filled(key)
+    # RFC 1828 §1.1, RFC 1852 §1.1: key, filled to a block as the hash fills; the octets; key again.
+    filled = _filled(key, "big" if hash_name == "sha1" else "little")
     return lambda octets: hashlib.new(hash_name, filled + octets + key).digest()
 
 
-def _filled(key: bytes) -> bytes:
-    """The key with the hash's own padding to a whole 64-octet block. RFC 1828 §1.1."""
-    return key + b"\x80" + bytes((55 - len(key)) % 64) + (8 * len(key)).to_bytes(8, "little")
+def _filled(key: bytes, order: Literal["big", "little"]) -> bytes:
+    """The key with the hash's own padding to whole 64-octet blocks: MD5 counts bits from the low octet, SHA1 from the high one."""
+    return key + b"\x80" + bytes((55 - len(key)) % 64) + (8 * len(key)).to_bytes(8, order)
 
 
 def _cmac(key: bytes, octets: bytes) -> bytes:

@@ -7,15 +7,50 @@ from cryptography.hazmat.decrepit.ciphers import algorithms as decrepit
 from cryptography.hazmat.primitives.ciphers import BlockCipherAlgorithm, Cipher, CipherContext, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM, AESGCM, ChaCha20Poly1305
 
-from koura.crypto.algorithm import Algorithm
+from koura.crypto.algorithm import Algorithm, Kind
+from koura.crypto.driver import Crypt, Driver
+from koura.crypto.session import Session
 from koura.errors import Malformed, Unauthentic
 
-Crypt = Callable[[bytes, bytes], bytes]  # (iv, octets) -> octets
+# Where `cryptography` keeps Camellia has changed once; TripleDES, Blowfish and CAST5 are in `decrepit` since 43.
+_Camellia: Callable[[bytes], BlockCipherAlgorithm] = getattr(decrepit, "Camellia", None) or algorithms.Camellia
 
 _BLOCKS: dict[str, Callable[[bytes], BlockCipherAlgorithm]] = {
-    "aes-cbc": algorithms.AES, "camellia-cbc": decrepit.Camellia, "3des-cbc": decrepit.TripleDES, "blowfish-cbc": decrepit.Blowfish,
-    "cast128-cbc": decrepit.CAST5,
+    "aes-cbc": algorithms.AES, "camellia-cbc": _Camellia, "3des-cbc": decrepit.TripleDES, "des-cbc": decrepit.TripleDES,
+    "blowfish-cbc": decrepit.Blowfish, "cast128-cbc": decrepit.CAST5,
 }  # fmt: skip
+_COUNTERS: dict[str, Callable[[bytes], BlockCipherAlgorithm]] = {"aes-ctr": algorithms.AES, "camellia-ctr": _Camellia}
+
+
+class OpenSsl(Driver):
+    """Serves every AEAD and every cipher but null."""
+
+    name = "openssl"
+
+    def score(self, row: Algorithm) -> int:
+        return 1 if row.kind is Kind.AEAD or (row.kind is Kind.CIPHER and (row.name in _BLOCKS or row.name in _COUNTERS)) else 0
+
+    def aead(self, row: Algorithm, key: bytes) -> Session:
+        return Gmac(row, key) if row.name == "aes-gmac" else Aead(row, key)
+
+    def cipher(self, row: Algorithm, key: bytes) -> tuple[Crypt, Crypt]:
+        if row.name == "aes-ctr":
+            return _ctr(algorithms.AES(key[:-4]), key[-4:])
+        if row.name == "camellia-ctr":
+            return _camellia_ctr(key)
+        # RFC 2405: single DES is triple DES with one key three times.
+        block = _BLOCKS[row.name](key * 3 if row.name == "des-cbc" else key)
+
+        def crypt(context: CipherContext, octets: bytes) -> bytes:
+            try:
+                return context.update(octets) + context.finalize()
+            except ValueError as error:
+                raise Malformed(row.name, "not whole blocks") from error
+
+        return (
+            lambda iv, octets: crypt(Cipher(block, modes.CBC(iv)).encryptor(), octets),
+            lambda iv, octets: crypt(Cipher(block, modes.CBC(iv)).decryptor(), octets),
+        )
 
 
 class Aead:
@@ -85,46 +120,18 @@ class Gmac:
         return sealed[:cut]
 
 
-def aead(algorithm: Algorithm, key: bytes) -> Aead | Gmac:
-    """The AEAD session for a row; `key` with its salt at the end, sizes already checked."""
-    return Gmac(algorithm, key) if algorithm.name == "aes-gmac" else Aead(algorithm, key)
-
-
-def cipher(algorithm: Algorithm, key: bytes) -> tuple[Crypt, Crypt]:
-    """(encrypt, decrypt) for a CIPHER row."""
-    if algorithm.name == "null":
-        return (lambda iv, octets: octets), (lambda iv, octets: octets)
-    if algorithm.name == "aes-ctr":
-        return _ctr(lambda block: Cipher(algorithms.AES(key[:-4]), modes.CTR(block)).encryptor(), key[-4:])
-    if algorithm.name == "camellia-ctr":
-        return _camellia_ctr(key)
-    name, block_key = ("3des-cbc", key * 3) if algorithm.name == "des-cbc" else (algorithm.name, key)
-    block = _BLOCKS[name](block_key)
-
-    def crypt(context: CipherContext, octets: bytes) -> bytes:
-        try:
-            return context.update(octets) + context.finalize()
-        except ValueError as error:
-            raise Malformed(algorithm.name, "not whole blocks") from error
-
-    return (
-        lambda iv, octets: crypt(Cipher(block, modes.CBC(iv)).encryptor(), octets),
-        lambda iv, octets: crypt(Cipher(block, modes.CBC(iv)).decryptor(), octets),
-    )
-
-
-def _ctr(start: Callable[[bytes], CipherContext], salt: bytes) -> tuple[Crypt, Crypt]:
+def _ctr(block: BlockCipherAlgorithm, salt: bytes) -> tuple[Crypt, Crypt]:
     """Counter block: salt || iv || 1. RFC 3686 §4."""
 
     def crypt(iv: bytes, octets: bytes) -> bytes:
-        return start(salt + iv + b"\0\0\0\1").update(octets)
+        return Cipher(block, modes.CTR(salt + iv + b"\0\0\0\1")).encryptor().update(octets)
 
     return crypt, crypt
 
 
 def _camellia_ctr(key: bytes) -> tuple[Crypt, Crypt]:
     """Camellia in counter mode over single blocks: OpenSSL's binding has no CTR for it. RFC 5529 §2.1."""
-    cipher_, salt = Cipher(decrepit.Camellia(key[:-4]), modes.ECB()), key[-4:]
+    cipher_, salt = Cipher(_Camellia(key[:-4]), modes.ECB()), key[-4:]
 
     def crypt(iv: bytes, octets: bytes) -> bytes:
         count = -(-len(octets) // 16)
