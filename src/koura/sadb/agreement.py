@@ -86,11 +86,12 @@ class Agreement:
     seq: int = 0  # sadb_msg_seq of the request that created it
     pid: int = 0  # sadb_msg_pid likewise
     extra: tuple[tuple[int, bytes], ...] = ()  # PF_KEY extensions that we keep and do not understand
+    # What every packet asks of the fields above.
+    is_tunnel: bool = field(init=False, repr=False, compare=False)
+    has_esn: bool = field(init=False, repr=False, compare=False)
+    is_old: bool = field(init=False, repr=False, compare=False)
 
-    @property
-    def is_tunnel(self) -> bool:
-        return self.index.mode == 2
-
-    @property
-    def has_esn(self) -> bool:
-        return bool(self.flags & SaFlags.ESN)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_tunnel", self.index.mode == 2)
+        object.__setattr__(self, "has_esn", bool(self.flags & SaFlags.ESN))
+        object.__setattr__(self, "is_old", bool(self.flags & SaFlags.OLD))

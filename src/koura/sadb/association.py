@@ -34,6 +34,10 @@ class State(IntEnum):
     DEAD = 3
 
 
+_STATES = tuple(State)
+_USABLE = (State.MATURE, State.DYING)
+
+
 class Happened(Enum):
     """What moves an SA from state to state."""
 
@@ -76,7 +80,7 @@ class Association:
 
     @property
     def state(self) -> State:
-        return State(self.hot.words[STATE])
+        return _STATES[self.hot.words[STATE]]
 
     @property
     def slot(self) -> int:
@@ -88,7 +92,7 @@ class Association:
 
     @property
     def is_usable(self) -> bool:
-        return self.state in (State.MATURE, State.DYING)
+        return self.hot.words[STATE] in _USABLE
 
     @property
     def last_sequence(self) -> int:

@@ -70,7 +70,7 @@ def _is_over(sa: Association, limits: Limits, at: Moment) -> bool:
         return True
     if limits.octets and words[OCTETS] >= limits.octets:
         return True
-    return any(deadline <= at.ns for deadline in _deadlines(sa, limits))
+    return bool(limits.add_s or limits.use_s) and any(deadline <= at.ns for deadline in _deadlines(sa, limits))
 
 
 def _deadlines(sa: Association, limits: Limits) -> list[int]:

@@ -2,15 +2,15 @@
 
 from koura.spd.entry import Entry
 from koura.spd.selector import ANY_PROTOCOL, Flow
-from koura.wire.summary import Summary, upper
+from koura.wire.summary import Summary, skip_ah
 
 _ICMPV6 = 58
 _ND_FIRST, _ND_LAST, _ND_HOP_LIMIT = 133, 137, 255
 
 
-def flow_of(packet: bytes) -> Flow:
-    """The five-tuple of a whole packet, AH skipped. Raises Malformed."""
-    return flow_of_summary(upper(packet))
+def flow_of(summary: Summary, packet: bytes) -> Flow:
+    """The five-tuple of a whole packet that has been summarised, AH skipped. Raises Malformed."""
+    return flow_of_summary(skip_ah(summary, packet))
 
 
 def flow_of_summary(summary: Summary) -> Flow:

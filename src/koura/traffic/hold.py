@@ -4,6 +4,7 @@ One class, three uses. Each waiting packet has a key (what it waits for), a grou
 Packets of one key leave in the order they came. Not here: what they are told when they leave (outbound, inbound).
 """
 
+import heapq
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -26,14 +27,17 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class Holds(Generic[Key]):
-    """The packets that wait, by what they wait for."""
+    """The packets that wait, by what they wait for, numbered as they came."""
 
     def __init__(self) -> None:
-        self._queues: dict[Key, list[Waiting]] = {}
+        self._queues: dict[Key, dict[int, Waiting]] = {}
         self._groups: dict[Hashable, int] = {}
+        self._deadlines: list[tuple[int, int, Key]] = []  # a heap; packets that have left stay in it for a while
+        self._count = 0
+        self._last = 0
 
     def __len__(self) -> int:
-        return sum(len(queue) for queue in self._queues.values())
+        return self._count
 
     def add(self, key: Key, waiting: Waiting, limit_packets: int) -> bool:
         """Keep a packet; False, and not kept, when its group has `limit_packets` waiting already."""
@@ -41,39 +45,41 @@ class Holds(Generic[Key]):
         if count >= limit_packets:
             return False
         self._groups[waiting.group] = count + 1
-        self._queues.setdefault(key, []).append(waiting)
+        self._count += 1
+        self._last += 1
+        self._queues.setdefault(key, {})[self._last] = waiting
+        heapq.heappush(self._deadlines, (waiting.deadline_ns, self._last, key))
         return True
 
     def take(self, is_ready: Callable[[Key], bool]) -> tuple[Waiting, ...]:
         """Remove and return what waits for the keys that are ready."""
         taken: list[Waiting] = []
         for key in [key for key in self._queues if is_ready(key)]:
-            taken += self._queues.pop(key)
-        self._leave(taken)
+            taken += self._queues.pop(key).values()
+        for waiting in taken:
+            self._left(waiting)
         return tuple(taken)
 
     def due(self, at: Moment) -> tuple[Waiting, ...]:
-        """Remove and return what has waited too long."""
+        """Remove and return what has waited too long, in order of the deadlines."""
         late: list[Waiting] = []
-        for key, queue in list(self._queues.items()):
-            kept = [waiting for waiting in queue if waiting.deadline_ns > at.ns]
-            if len(kept) == len(queue):
-                continue
-            late += [waiting for waiting in queue if waiting.deadline_ns <= at.ns]
-            if kept:
-                self._queues[key] = kept
-            else:
+        while (deadline := self.next_deadline()) is not None and deadline <= at:
+            _, number, key = heapq.heappop(self._deadlines)
+            late.append(self._queues[key].pop(number))
+            if not self._queues[key]:
                 del self._queues[key]
-        self._leave(late)
+            self._left(late[-1])
         return tuple(late)
 
     def next_deadline(self) -> Moment | None:
-        """When to call `due`. Deadlines of one key need not be in order: settings change."""
-        ends = [waiting.deadline_ns for queue in self._queues.values() for waiting in queue]
-        return Moment(min(ends)) if ends else None
+        """When to call `due`."""
+        heap = self._deadlines
+        while heap and heap[0][1] not in self._queues.get(heap[0][2], ()):
+            heapq.heappop(heap)
+        return Moment(heap[0][0]) if heap else None
 
-    def _leave(self, gone: list[Waiting]) -> None:
-        for waiting in gone:
-            self._groups[waiting.group] -= 1
-            if not self._groups[waiting.group]:
-                del self._groups[waiting.group]
+    def _left(self, waiting: Waiting) -> None:
+        self._count -= 1
+        self._groups[waiting.group] -= 1
+        if not self._groups[waiting.group]:
+            del self._groups[waiting.group]

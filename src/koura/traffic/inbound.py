@@ -115,7 +115,7 @@ class Inbound:
                 packet, fragment_octets = whole.packet, whole.fragment_octets
                 summary = self._summarise(packet)
             if not plane.is_ours(summary.dst):
-                return self._judge(packet, history, fragment_octets, at)
+                return self._judge(packet, summary, history, fragment_octets, at)
             if summary.protocol in _PROTECTING:
                 plane.tally.came(Protocol(summary.protocol))
             found = demultiplex(packet, summary, plane.ports, plane.sadb, plane.settings)
@@ -131,7 +131,7 @@ class Inbound:
             else:
                 sa_or_none = self._uncompressed(summary)
                 if sa_or_none is None:
-                    return self._judge(packet, history, fragment_octets, at)
+                    return self._judge(packet, summary, history, fragment_octets, at)
                 packet, applied = self._strip(packet, sa_or_none, summary.src, at), _applied(sa_or_none, True, summary.src)
             history = (*history, applied)
             fragment_octets = 0
@@ -210,16 +210,16 @@ class Inbound:
 
     # -- policy --------------------------------------------------------------------------------------------------------
 
-    def _judge(self, packet: bytes, history: _History, fragment_octets: int, at: Moment) -> Outcome:
+    def _judge(self, packet: bytes, summary: Summary, history: _History, fragment_octets: int, at: Moment) -> Outcome:
         """Steps 8 and 9. Raises Discarded(POLICY_IN_*)."""
         plane = self._plane
         settings = plane.settings
         try:
-            flow = flow_of(packet)
+            flow = flow_of(summary, packet)
         except Malformed as fault:
             raise Discarded(IP_MALFORMED) from fault
         if not history and plane.is_ours(flow.dst):
-            self._learn(packet, at)
+            self._learn(packet, summary, at)
         entry = self._entry(flow)
         if entry is not None:
             entry.use(len(packet), at)
@@ -234,10 +234,10 @@ class Inbound:
         skips_filter = bool(history) and not settings.of(packet[0] >> 4).filtertunnel
         return Deliver(packet, history, fragment_octets, skips_filter)
 
-    def _learn(self, packet: bytes, at: Moment) -> None:
+    def _learn(self, packet: bytes, summary: Summary, at: Moment) -> None:
         """A router's word about the size of packets of ours, if it names an SA we send on (S30, S38)."""
         plane = self._plane
-        report = icmp.read_report(packet, summarise(packet))
+        report = icmp.read_report(packet, summary)
         sa = icmp.associate(report, plane.sadb) if report is not None else None
         if report is not None and sa is not None:
             plane.paths.learn(sa, report, plane.settings, at)

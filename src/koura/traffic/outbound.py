@@ -155,7 +155,8 @@ class Outbound:
             if whole is None:
                 return Held(HELD_FRAGMENT)
             packet, origin = whole.packet, replace(origin, fragment_octets=whole.fragment_octets)
-        flow = flow_of(packet)
+            summary = summarise(packet)
+        flow = flow_of(summary, packet)
         entry = self._entry(flow, packet, origin)
         action = self._action(entry, summary.version)
         if entry is not None:

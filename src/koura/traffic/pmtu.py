@@ -79,12 +79,13 @@ class Paths:
 
     def due(self, at: Moment) -> None:
         """Forget what is too old: the path may have become wider (RFC 1191 §6.3)."""
-        for key in [key for key, learned in self._learned.items() if learned.deadline_ns <= at.ns]:
-            del self._learned[key]
+        while (deadline := self.next_deadline()) is not None and deadline <= at:
+            del self._learned[next(iter(self._learned))]
 
     def next_deadline(self) -> Moment | None:
-        """When to call `due`."""
-        return Moment(min(learned.deadline_ns for learned in self._learned.values())) if self._learned else None
+        """When to call `due`. They stand in the order they were learned; where the tunable changed since, one may stay longer, unheeded."""
+        first = next(iter(self._learned.values()), None)
+        return Moment(first.deadline_ns) if first is not None else None
 
 
 # -- sizes -----------------------------------------------------------------------------------------------------------------

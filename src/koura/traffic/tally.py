@@ -58,13 +58,13 @@ class Tally:
     def opening(self, sa: Association, packet: bytes) -> None:
         """A whole packet is about to be opened: what of it is payload."""
         name = _NAMES[sa.agreement.index.protocol]
-        self.counters.add(f"{name}.ibytes", max(len(place.for_input(packet).payload) - _around(sa), 0))
+        self.counters.add(f"{name}.ibytes", max(place.payload_octets(packet, place.for_input) - _around(sa), 0))
         self._histogram(name, sa)
 
     def sealed(self, sa: Association, before: bytes, after: bytes, settings: Settings) -> None:
         """A transform is done with a packet; IPComp may have left it alone."""
         name = _NAMES[sa.agreement.index.protocol]
-        payload_octets = len(place.for_output(before).payload)
+        payload_octets = place.payload_octets(before, place.for_output)
         if name == "ipcomp" and after == before:
             if payload_octets <= settings.ipcomp_threshold_octets:
                 self.counters.add("ipcomp.threshold")

@@ -12,7 +12,7 @@
 """
 
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from koura.errors import Malformed
 from koura.wire.checksum import internet
@@ -83,9 +83,13 @@ def read(packet: bytes) -> tuple[Header, bytes]:
     return header, packet[header_octets:total]
 
 
-def write(header: Header, payload: bytes) -> bytes:
-    """The whole packet: lengths and checksum computed. Raises Malformed when it would exceed 65535 octets or has odd options."""
-    total = header.octets + len(payload)
+def write(header: Header, payload: bytes, protocol: int | None = None) -> bytes:
+    """The whole packet: lengths and checksum computed. Raises Malformed when it would exceed 65535 octets or has odd options.
+
+    protocol: to stand in the place of the header's own.
+    """
+    header_octets = FIXED_OCTETS + len(header.options)
+    total = header_octets + len(payload)
     if total > MAX_OCTETS:
         raise Malformed("IPv4", f"{total} octets, the most is {MAX_OCTETS}")
     if len(header.options) % 4 or len(header.options) > 40:
@@ -93,8 +97,9 @@ def write(header: Header, payload: bytes) -> bytes:
     word = header.offset_octets // 8
     word |= (DF if header.is_df else 0) | (MF if header.is_mf else 0) | (RESERVED if header.is_reserved else 0)
     head = _FIXED.pack(
-        0x40 | header.octets // 4, header.tos, total, header.identification, word, header.ttl, header.protocol, 0, header.src, header.dst
-    )
+        0x40 | header_octets // 4, header.tos, total, header.identification, word, header.ttl,
+        header.protocol if protocol is None else protocol, 0, header.src, header.dst,
+    )  # fmt: skip
     head += header.options
     return head[:10] + internet(head).to_bytes(2, "big") + head[12:] + payload
 
@@ -129,9 +134,3 @@ def copied_options(options: bytes) -> bytes:
     """What of the options later fragments carry, padded to whole words. RFC 791 §3.1. Raises Malformed."""
     kept = b"".join(bytes((o.kind, len(o.data) + 2)) + o.data for o in read_options(options) if o.is_copied)
     return kept + bytes(-len(kept) % 4)
-
-
-def with_payload(packet: bytes, protocol: int, payload: bytes) -> bytes:
-    """The packet with another protocol and payload behind the same header."""
-    header, _ = read(packet)
-    return write(replace(header, protocol=protocol), payload)

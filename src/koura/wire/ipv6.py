@@ -103,12 +103,13 @@ def read(packet: bytes) -> tuple[Header, bytes]:
     return header, packet[FIXED_OCTETS : FIXED_OCTETS + length]
 
 
-def write(header: Header, payload: bytes) -> bytes:
-    """The whole packet. Raises Malformed when the payload exceeds 65535 octets."""
+def write(header: Header, payload: bytes, next_header: int | None = None) -> bytes:
+    """The whole packet; `next_header` stands in the place of the header's own. Raises Malformed when the payload exceeds 65535 octets."""
     if len(payload) > MAX_PAYLOAD_OCTETS:
         raise Malformed("IPv6", f"payload of {len(payload)} octets, the most is {MAX_PAYLOAD_OCTETS}")
     word = 6 << 28 | header.traffic_class << 20 | header.flow_label
-    return _FIXED.pack(word, len(payload), header.next_header, header.hop_limit, header.src, header.dst) + payload
+    follows = header.next_header if next_header is None else next_header
+    return _FIXED.pack(word, len(payload), follows, header.hop_limit, header.src, header.dst) + payload
 
 
 def read_chain(next_header: int, payload: bytes) -> Chain:

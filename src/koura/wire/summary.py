@@ -42,7 +42,11 @@ def summarise(packet: bytes) -> Summary:
 
 def upper(packet: bytes) -> Summary:
     """The same with AH headers skipped: what a selector sees. Raises Malformed."""
-    found = summarise(packet)
+    return skip_ah(summarise(packet), packet)
+
+
+def skip_ah(found: Summary, packet: bytes) -> Summary:
+    """The summary of this packet with AH headers skipped. Raises Malformed."""
     while found.protocol == _AH and not (found.is_fragment and not found.is_first_fragment):
         try:
             header = ah.Header.read(packet[found.offset : found.octets])

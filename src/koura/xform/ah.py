@@ -18,7 +18,6 @@ from koura.reasons import (
     Discarded,
 )
 from koura.sadb import sequence
-from koura.sadb.agreement import SaFlags
 from koura.sadb.association import Association
 from koura.sadb.hot import FAILED_ICV, FAILED_REPLAY, SEQUENCE_LAST
 from koura.sadb.replay import Stale
@@ -38,7 +37,7 @@ def output(sa: Association, place: Place, context: Context) -> bytes:
         raise Discarded(AH_NO_CRYPTO, sa)
     seq64 = _number(sa, context)
     zero = bytes(_icv_octets(sa, isinstance(place.header, ipv4.Header)))
-    header = wire.Header(place.protocol, sa.agreement.spi, seq64 & 0xFFFF_FFFF, zero, _is_old(sa))
+    header = wire.Header(place.protocol, sa.agreement.spi, seq64 & 0xFFFF_FFFF, zero, sa.agreement.is_old)
     try:
         packet = place.join(PROTOCOL, header.write() + place.payload)
     except Malformed as fault:
@@ -60,14 +59,14 @@ def input(sa: Association, place: Place, context: Context) -> Opened:
     if digest is None or window is None:
         raise Discarded(AH_NO_CRYPTO, sa)
     try:
-        header = wire.Header.read(place.payload, _is_old(sa))
+        header = wire.Header.read(place.payload, sa.agreement.is_old)
     except Malformed as fault:
         raise Discarded(AH_SHORT, sa) from fault
     is_ipv4 = isinstance(place.header, ipv4.Header)
     if len(header.icv) != _icv_octets(sa, is_ipv4):
         raise Discarded(AH_LENGTH, sa)
     seq64 = 0
-    if not _is_old(sa):
+    if not sa.agreement.is_old:
         seq64 = window.infer(header.seq32)
         if (stale := window.check(seq64)) is not None:
             sa.hot.add(FAILED_REPLAY, 1)
@@ -89,25 +88,21 @@ def input(sa: Association, place: Place, context: Context) -> Opened:
     except Unauthentic as fault:
         sa.hot.add(FAILED_ICV, 1)
         raise Discarded(AH_ICV, sa) from fault
-    if not _is_old(sa):
+    if not sa.agreement.is_old:
         window.commit(seq64)
     return Opened(place.join(header.next_header, body), header.next_header, seq64)
 
 
 def overhead(sa: Association, payload_octets: int) -> int:
     """Fixed header and padded ICV; the family is the SA's."""
-    fixed = wire.OLD_FIXED_OCTETS if _is_old(sa) else wire.FIXED_OCTETS
+    fixed = wire.OLD_FIXED_OCTETS if sa.agreement.is_old else wire.FIXED_OCTETS
     return fixed + _icv_octets(sa, len(sa.agreement.index.dst) == 4)
-
-
-def _is_old(sa: Association) -> bool:
-    return bool(sa.agreement.flags & SaFlags.OLD)
 
 
 def _icv_octets(sa: Association, is_ipv4: bool) -> int:
     """ICV and its padding: the header is whole 32-bit words on IPv4 (64 where the SA says so), 64 on IPv6. RFC 4302 §3.3.3.2.1."""
     assert sa.digest is not None
-    fixed = wire.OLD_FIXED_OCTETS if _is_old(sa) else wire.FIXED_OCTETS
+    fixed = wire.OLD_FIXED_OCTETS if sa.agreement.is_old else wire.FIXED_OCTETS
     align = sa.agreement.align_octets if is_ipv4 else 8
     return sa.digest.icv_octets + -(fixed + sa.digest.icv_octets) % align
 
@@ -127,7 +122,7 @@ def _high(sa: Association, seq64: int) -> bytes:
 
 
 def _number(sa: Association, context: Context) -> int:
-    if _is_old(sa):
+    if sa.agreement.is_old:
         return 0
     try:
         seq64 = sequence.next_sequence(sa)

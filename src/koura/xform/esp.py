@@ -73,13 +73,13 @@ def input(sa: Association, place: Place, context: Context) -> Opened:
     if session is None or window is None:
         raise Discarded(ESP_NO_CRYPTO, sa)
     payload = place.payload
-    head_octets = wire.OLD_OCTETS if _is_old(sa) else wire.OCTETS
+    head_octets = wire.OLD_OCTETS if sa.agreement.is_old else wire.OCTETS
     start = head_octets + session.iv_octets
     if len(payload) < wire.OCTETS or len(payload) < start + session.icv_octets + TRAILER_OCTETS:
         raise Discarded(ESP_SHORT, sa)
     seq64 = 0
     head, tail = payload[:head_octets], b""
-    if not _is_old(sa):
+    if not sa.agreement.is_old:
         seq64 = window.infer(wire.Header.read(payload).seq32)
         if (stale := window.check(seq64)) is not None:
             sa.hot.add(FAILED_REPLAY, 1)
@@ -92,7 +92,7 @@ def input(sa: Association, place: Place, context: Context) -> Opened:
         raise Discarded(ESP_ICV, sa) from fault
     except Malformed as fault:
         raise Discarded(ESP_LENGTH, sa) from fault
-    if not _is_old(sa):
+    if not sa.agreement.is_old:
         window.commit(seq64)
     if len(clear) % session.align_octets and len(clear) % 4:
         raise Discarded(ESP_LENGTH, sa)
@@ -110,14 +110,10 @@ def overhead(sa: Association, payload_octets: int) -> int:
     session = sa.session
     if session is None:
         return 0
-    fixed = (wire.OLD_OCTETS if _is_old(sa) else wire.OCTETS) + session.iv_octets + session.icv_octets
+    fixed = (wire.OLD_OCTETS if sa.agreement.is_old else wire.OCTETS) + session.iv_octets + session.icv_octets
     payload_octets = max(payload_octets, _tfc(sa))
     padding = -(payload_octets + TRAILER_OCTETS) % session.align_octets
     return fixed + padding + TRAILER_OCTETS
-
-
-def _is_old(sa: Association) -> bool:
-    return bool(sa.agreement.flags & SaFlags.OLD)
 
 
 def _tfc(sa: Association) -> int:
@@ -163,7 +159,7 @@ def _untrailed(sa: Association, clear: bytes) -> tuple[bytes, int]:
 def _number(sa: Association, context: Context) -> tuple[bytes, bytes, bytes]:
     """(header, tail, aad) with the next sequence number taken."""
     spi = sa.agreement.spi
-    if _is_old(sa):
+    if sa.agreement.is_old:
         head = spi.to_bytes(4, "big")
         return head, b"", head
     try:

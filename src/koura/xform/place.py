@@ -6,7 +6,8 @@ those; before destination options for the last destination (S10). FreeBSD puts i
     IPv6 | hop-by-hop | dest | routing | fragment |  HERE  | dest | upper layer
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from koura.errors import Malformed
 from koura.wire import ipv4, ipv6
@@ -38,9 +39,9 @@ class Place:
     def join(self, protocol: int, payload: bytes) -> bytes:
         """The packet with another protocol and payload; lengths and checksum are made anew. Raises Malformed when too large."""
         if isinstance(self.header, ipv4.Header):
-            return ipv4.write(replace(self.header, protocol=protocol), payload)
+            return ipv4.write(self.header, payload, protocol)
         if not self.before:
-            return ipv6.write(replace(self.header, next_header=protocol), payload)
+            return ipv6.write(self.header, payload, protocol)
         before = self.before[: self.last] + bytes((protocol,)) + self.before[self.last + 1 :]
         return ipv6.write(self.header, before + payload)
 
@@ -63,6 +64,15 @@ def for_input(packet: bytes) -> Place:
         return Place(header, b"", 0, header.protocol, payload)
     header6, payload = ipv6.read(packet)
     return _part(header6, payload, ipv6.read_chain(header6.next_header, payload).extensions)
+
+
+def payload_octets(packet: bytes, part: Callable[[bytes], Place]) -> int:
+    """The length of what `part` (for_output or for_input) gives as payload, for a packet that has passed it; most need not be parted."""
+    if packet[0] >> 4 == 4:
+        return int.from_bytes(packet[2:4], "big") - 4 * (packet[0] & 0xF)
+    if packet[6] not in ipv6.EXTENSIONS:
+        return int.from_bytes(packet[4:6], "big")
+    return len(part(packet).payload)
 
 
 def _part(header: ipv6.Header, payload: bytes, extensions: tuple[ipv6.Extension, ...]) -> Place:
