@@ -43,7 +43,9 @@ def test_esp_travels_in_udp_with_the_ports_of_its_sa() -> None:
     assert payload[:4] == (0x1000).to_bytes(4, "big")
     assert host.delivered(sealed) == datagram(A, B)
     host.notice(EncapsulationPort(4501, False))
-    assert host.delivered(sealed) == sealed, "no encapsulation port: a datagram like others"
+    assert host.delivered(host.forwarded(datagram(A, B))) == datagram(A, B), "the port of an SA is one as well"
+    host.setkey("flush;")
+    assert host.delivered(sealed) == sealed, "no encapsulation port any more: a datagram like others"
 
 
 @pytest.mark.covers("M12", "S26")
