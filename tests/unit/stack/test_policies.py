@@ -5,7 +5,7 @@ import pytest
 from koura.address import Prefix
 from koura.errors import Bug
 from koura.moment import Moment
-from koura.notices import SocketAccepted, SocketBound, SocketGone, SocketPolicy
+from koura.notices import LocalAddresses, SocketAccepted, SocketBound, SocketGone, SocketPolicy
 from koura.reasons import (
     BYPASSED,
     DELIVERED,
@@ -170,6 +170,7 @@ def test_an_sa_that_a_policy_names_carries_only_what_the_policy_covers() -> None
         f"spdadd 0.0.0.0/0 0.0.0.0/0 any -P out ipsec {tunnel}; add 192.0.2.1 192.0.2.2 esp 0x1000 -m tunnel {GCM};"
         f"spdadd 10.0.1.0/24 10.0.2.0/24 any -P in ipsec {tunnel};"
     )
+    host.notice(LocalAddresses(frozenset((A, B))))
     fine = datagram(INNER_A, INNER_B)
     assert host.delivered(host.forwarded(fine)) == fine
     discards(host, host.receive(host.forwarded(datagram(b"\x0a\x09\0\1", INNER_B))), POLICY_IN_SELECTOR)
