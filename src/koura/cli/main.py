@@ -12,7 +12,11 @@ import click
 
 import koura
 
-COMMANDS: dict[str, str] = {"replay": "replay"}  # name -> module below koura.cli whose `command` it is
+# name -> module below koura.cli whose `command` it is
+COMMANDS: dict[str, str] = {
+    "replay": "replay",
+    "run": "run",
+}
 
 DONE, FAILED, USAGE, BAD_DATA, NO_PERMISSION = 0, 1, 64, 65, 77
 
