@@ -22,9 +22,16 @@ _PROTOCOLS = {"esp": "esp", "ah": "ah", "comp": "ipcomp"}
 
 def script(entry: dict[str, Any], host: str = "") -> str:
     """The SAs of both directions, and the policies of `host` ('a' or 'b'), if one is named."""
-    lines = [f"# {entry['description']}"]
-    lines += [_add(sa) for sa in entry["sas"]]
-    policies = entry["policies"][host] if host else []
+    return _text(entry, entry["policies"][host] if host else [])
+
+
+def outbound_script(entry: dict[str, Any]) -> str:
+    """The SAs of both directions, and the outbound policies of both hosts: for packets that either of them is about to send."""
+    return _text(entry, [policy for host in ("a", "b") for policy in entry["policies"][host] if policy["dir"] == "out"])
+
+
+def _text(entry: dict[str, Any], policies: list[dict[str, Any]]) -> str:
+    lines = [f"# {entry['description']}", *(_add(sa) for sa in entry["sas"])]
     # Linux asks the smallest priority first; here the first of two that fit is asked.
     ordered = sorted(policies, key=lambda policy: int(policy.get("priority", 0)))
     lines += [_spdadd(policy) for policy in ordered if policy["dir"] in ("in", "out")]
