@@ -36,7 +36,7 @@ VERBS: Mapping[str, Verb] = {
         Verb("sysctl", {"name": str}, {"value": str}),
         Verb("sysctl-list", {}, {"prefix": str}, only_reads=True),
         Verb("stat", {}, {"protocol": str, "nonzero": bool, "json": bool}, only_reads=True),
-        Verb("load", {"text": str}, {"file": str, "check": bool}),
+        Verb("load", {}, {"text": str, "file": str, "check": bool}, takes_descriptor=True),
         Verb("clients", only_reads=True),
         Verb("adopt", {"pid": int, "uid": int, "dialect": str}, {"command": str, "is_privileged": bool}, takes_descriptor=True),
         Verb("socket-policy", {"socket": int, "level": int, "policy": str}, {"dialect": str, "pid": int, "is_privileged": bool}),

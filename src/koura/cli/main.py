@@ -7,6 +7,8 @@ A command ends with `Failed`; nothing else leaves it but its output.
 import importlib
 import os
 import sys
+import traceback
+from types import TracebackType
 
 import click
 
@@ -16,6 +18,10 @@ import koura
 COMMANDS: dict[str, str] = {
     "replay": "replay",
     "run": "run",
+    "up": "up",
+    "down": "down",
+    "sysctl": "sysctl",
+    "stat": "stat",
 }
 
 DONE, FAILED, USAGE, BAD_DATA, NO_PERMISSION = 0, 1, 64, 65, 77
@@ -77,6 +83,17 @@ def run(command: click.Command, name: str, arguments: list[str] | None = None) -
     return result if isinstance(result, int) else DONE
 
 
+def fault(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A fault of ours ends a command in one line, too; KOURA_TRACEBACK=1 shows it whole."""
+    if os.environ.get("KOURA_TRACEBACK"):
+        sys.__excepthook__(kind, error, trace)
+        return
+    frames = traceback.extract_tb(trace)
+    where = f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else "?"
+    click.echo(f"koura: a fault of its own: {kind.__name__} at {where} (KOURA_TRACEBACK=1 shows more)", err=True)
+
+
 def main() -> None:
     """The entry point of `koura`."""
+    sys.excepthook = fault
     sys.exit(run(koura_command, "koura"))

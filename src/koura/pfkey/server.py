@@ -83,6 +83,18 @@ class Server:
         """A client opened key socket number `socket`."""
         self._sockets.open(KeySocket(socket, dialect, pid, is_privileged))
 
+    def standing(self, socket: int) -> tuple[frozenset[int], bool]:
+        """What a socket registered for, and whether it is promiscuous; nothing for one that is not open."""
+        known = self._sockets.get(socket)
+        return (frozenset(known.registered), known.is_promiscuous) if known is not None else (frozenset(), False)
+
+    def resume(self, socket: int, registered: frozenset[int], is_promiscuous: bool) -> None:
+        """An open socket stands again as it stood with another server."""
+        known = self._sockets.get(socket)
+        if known is not None:
+            known.registered = set(registered)
+            self._sockets.be_promiscuous(known, is_promiscuous)
+
     def closed(self, socket: int) -> None:
         """It is gone, with its registrations and unread dumps; larval SAs stay until their timer."""
         self._sockets.close(socket)

@@ -26,11 +26,12 @@ class _Asked:
 class Acquires:
     """What was asked for lately."""
 
-    def __init__(self) -> None:
+    def __init__(self, last: int = 0) -> None:
+        """`last`: the number before the first that is given out."""
         self._asked: dict[SaIndex, _Asked] = {}
         self._by_seq: dict[int, SaIndex] = {}
         self._heap: list[tuple[int, int]] = []  # (deadline, seq); one whose seq is forgotten is stale
-        self._last = 0
+        self._last = last % _NUMBERS
 
     def __len__(self) -> int:
         return len(self._asked)

@@ -17,12 +17,15 @@ from koura.entropy import Entropy
 from koura.errors import Bug, Errno, Refused
 from koura.moment import Moment
 from koura.sadb.agreement import Agreement, SaFlags
-from koura.sadb.hot import EPOCH, IV_LEFT, IV_NEXT, SEQUENCE_END, SEQUENCE_LAST, STATE, UNLIMITED, Arena, Hot
+from koura.sadb.hot import EPOCH, IV_LEFT, IV_NEXT, SEQUENCE_END, SEQUENCE_LAST, SOFT_TOLD, STATE, UNLIMITED, WINDOW_TOP, Arena, Hot
 from koura.sadb.replay import Numbers, Window
 from koura.saindex import Protocol
 
 RESERVED_SPIS = 256
 LAST32 = (1 << 32) - 1
+# What an engine that died may have taken without having stored it yet, at most: a resumed SA leaves out so many numbers.
+RESUME_SEQUENCE = 4096
+RESUME_IV = 1 << 20
 
 
 class State(IntEnum):
@@ -179,6 +182,46 @@ def key(sa: Association, agreement: Agreement, makings: Makings) -> None:
     _start(sa, makings)
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What is left of an SA whose engine is no more: all but its sessions and the ring of its window; `slot` is its block."""
+
+    agreement: Agreement
+    slot: int
+    epoch: int
+    order: int
+    created: Moment
+    state: State
+    is_soft_told: bool
+
+
+def leave(sa: Association) -> Left:
+    """What another engine needs to go on with this SA."""
+    return Left(sa.agreement, sa.slot, sa.epoch, sa.order, sa.created, sa.state, bool(sa.hot.words[SOFT_TOLD]))
+
+
+def resume(left: Left, makings: Makings) -> Association:
+    """The SA goes on where it was: same place, state and counters. No number or IV comes twice; what a window had seen, it has seen.
+
+    A number is stored as taken before a packet with it is sealed. Those who store for a burst may lag RESUME_SEQUENCE behind, so an
+    SA that has sent leaves as many out. The window's ring is gone: everything up to its top counts as seen.
+    """
+    agreement, hot = left.agreement, makings.arena.adopt(left.slot)
+    words = hot.words
+    words[STATE], words[SOFT_TOLD] = left.state, int(left.is_soft_told)
+    sa = Association(agreement, hot, left.created, order=left.order)
+    if sa.state is State.LARVAL:
+        return sa
+    sa.session, sa.digest, sa.compressor = _open(agreement, makings)
+    if words[SEQUENCE_LAST] != agreement.sequence:
+        words[SEQUENCE_LAST] = min(int(words[SEQUENCE_LAST]) + RESUME_SEQUENCE, sa.last_sequence)
+        words[IV_NEXT] = (int(words[IV_NEXT]) + RESUME_IV) & UNLIMITED
+        words[IV_LEFT] -= min(int(words[IV_LEFT]), RESUME_IV)
+    sa.has_ledger = makings.has_ledger
+    sa.window = Window(hot, agreement.window_packets, _numbers(agreement), highest=int(words[WINDOW_TOP]))
+    return sa
+
+
 def _open(agreement: Agreement, makings: Makings) -> tuple[Session | None, Digest | None, Compressor | None]:
     registry = makings.registry
     if agreement.compression is not None:
@@ -199,5 +242,8 @@ def _start(sa: Association, makings: Makings) -> None:
     # The IV is a counter of its own with a random start, never the sequence number: adding a key again repeats no nonce (S22).
     words[IV_NEXT] = int.from_bytes(makings.entropy.octets(8), "big")
     words[IV_LEFT] = 0 if makings.has_ledger else UNLIMITED
-    kind = Numbers.EXTENDED if agreement.has_esn else (Numbers.CYCLIC if may_cycle(agreement) else Numbers.ONCE)
-    sa.window = Window(sa.hot, agreement.window_packets, kind, highest=agreement.sequence)
+    sa.window = Window(sa.hot, agreement.window_packets, _numbers(agreement), highest=agreement.sequence)
+
+
+def _numbers(agreement: Agreement) -> Numbers:
+    return Numbers.EXTENDED if agreement.has_esn else (Numbers.CYCLIC if may_cycle(agreement) else Numbers.ONCE)

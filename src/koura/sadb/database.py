@@ -13,7 +13,7 @@ from koura.errors import Errno, Refused
 from koura.moment import Moment
 from koura.sadb import association, lifetime
 from koura.sadb.agreement import Agreement
-from koura.sadb.association import Association, Happened, Makings, State
+from koura.sadb.association import Association, Happened, Left, Makings, State
 from koura.sadb.hot import SOFT_TOLD
 from koura.sadb.lifetime import Deadlines, Expired
 from koura.sadb.replay import words_for
@@ -32,7 +32,10 @@ _NONE: dict[int, Association] = {}
 
 
 class Database:
-    """All SAs of one stack, in the order they came. `makings` says what sessions are made with, `bounds` how many there may be."""
+    """All SAs of one stack, in the order they came. `makings` says what sessions are made with, `bounds` how many there may be.
+
+    `noted(sa)` hears of every SA that came, went, reached its soft limit, or got another agreement: whoever keeps a copy sets it.
+    """
 
     def __init__(self, makings: Makings, bounds: Callable[[], Bounds] = Bounds) -> None:
         self._makings = makings
@@ -46,6 +49,7 @@ class Database:
         self._order = 0
         self._windows_octets = 0
         self.generation = 0
+        self.noted: Callable[[Association], None] = _nobody
 
     def __len__(self) -> int:
         return len(self._all)
@@ -56,6 +60,11 @@ class Database:
     def tune(self, ipcomp_level: int, support: Support) -> None:
         """What SAs that are made from now on get: how hard IPComp tries, and which drivers serve (M40)."""
         self._makings = replace(self._makings, ipcomp_level=ipcomp_level, support=support)
+
+    @property
+    def windows_octets(self) -> int:
+        """The memory of all replay windows."""
+        return self._windows_octets
 
     # -- finding -------------------------------------------------------------------------------------------------------
 
@@ -143,6 +152,22 @@ class Database:
         self._deadlines.watch(new)
         return new
 
+    def resume(self, left: Left, at: Moment, larval_s: int) -> Association:
+        """Put back what an engine left, in its order: the oldest first. `noted` does not hear of it. Raises Refused (no algorithm)."""
+        sa = association.resume(left, self._makings)
+        self._order = left.order
+        self._file(sa)
+        if sa.state is State.LARVAL:
+            self._deadlines.watch_larval(sa, larval_s)
+        else:
+            self._deadlines.watch(sa)
+            self._deadlines.look(sa, at)
+        return sa
+
+    def holds(self, sa: Association) -> bool:
+        """Whether this very SA is in here."""
+        return self._all.get(_key_of(sa.agreement)) is sa
+
     def remove(self, sa: Association) -> None:
         """Take an SA out; its block rests until no worker can hold it."""
         if self._all.get(_key_of(sa.agreement)) is not sa:
@@ -158,6 +183,7 @@ class Database:
             self._windows_octets -= 8 * words_for(sa.window.packets)
         self._makings.arena.give_back(sa.hot)
         self.generation += 1
+        self.noted(sa)
 
     def flush(self, protocol: Protocol | None = None) -> tuple[Association, ...]:
         """Remove every SA (of one protocol), larval ones too; what was removed."""
@@ -190,6 +216,7 @@ class Database:
                     self.remove(sa)
                 else:
                     self._deadlines.watch(sa)
+                    self.noted(sa)
         return tuple(told)
 
     def quiesce(self) -> None:
@@ -225,6 +252,10 @@ class Database:
     def _insert(self, sa: Association) -> None:
         self._order += 1
         sa.order = self._order
+        self._file(sa)
+        self.noted(sa)
+
+    def _file(self, sa: Association) -> None:
         self._all[_key_of(sa.agreement)] = sa
         self._slots[sa.slot] = sa
         self._pair(sa)
@@ -249,6 +280,7 @@ class Database:
     def _move(self, sa: Association, old: Agreement) -> None:
         """File an SA under what its agreement says now, keeping its place where the relation is the same."""
         self.generation += 1
+        self.noted(sa)
         self._count_port(old, -1)
         self._count_port(sa.agreement, 1)
         before, now = old.index, sa.agreement.index
@@ -261,6 +293,10 @@ class Database:
         if _key_of(old) != _key_of(sa.agreement):
             del self._all[_key_of(old)]
             self._all[_key_of(sa.agreement)] = sa
+
+
+def _nobody(_: Association) -> None:
+    return None
 
 
 def _pair_of(index: SaIndex) -> _Pair:

@@ -5,12 +5,13 @@ memoryview of words in host order. A block is used again only after `quiesce`, w
 (slot, epoch) is a handle that does not confuse the new owner with the old. Outbound and inbound words are different words.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 WORDS = 32
 WORD_OCTETS = 8
 CHUNK_BLOCKS = 256
+CHUNK_OCTETS = CHUNK_BLOCKS * WORDS * WORD_OCTETS
 
 # The offsets; `fast` asserts the same list. Words from SPARE on are zero.
 STATE = 0
@@ -55,24 +56,36 @@ class Hot:
 
 
 class Arena:
-    """Hands out blocks. `allocate(octets)` gives zeroed memory that stays where it is; a daemon gives shared memory."""
+    """Hands out blocks. `allocate(octets)` gives zeroed memory that stays where it is; a daemon gives shared memory.
 
-    def __init__(self, allocate: Allocate = _from_heap) -> None:
+    chunks: memory that an arena before this one left behind, whole chunks in order; `adopted`: the slots in it that are in use still.
+    """
+
+    def __init__(
+        self, allocate: Allocate = _from_heap, chunks: Sequence[memoryview] = (), adopted: frozenset[int] = frozenset()
+    ) -> None:
         self._allocate = allocate
-        self._chunks: list[memoryview] = []
-        self._epochs: list[int] = []
-        self._free: list[int] = []
+        self._chunks = [chunk.cast("B").cast("Q") for chunk in chunks]
+        self._epochs = [int(chunk[block * WORDS + EPOCH]) for chunk in self._chunks for block in range(CHUNK_BLOCKS)]
+        self._free = [slot for slot in range(len(self._epochs)) if slot not in adopted]
         self._resting: list[int] = []
+
+    def adopt(self, slot: int) -> Hot:
+        """A block that is in use, as it stands."""
+        return Hot(slot, self._words(slot))
+
+    def _words(self, slot: int) -> memoryview:
+        start = slot % CHUNK_BLOCKS * WORDS
+        return self._chunks[slot // CHUNK_BLOCKS][start : start + WORDS]
 
     def take(self) -> Hot:
         """A block of zeros but for its epoch."""
         slot = self._free.pop() if self._free else len(self._epochs)
         if slot == len(self._epochs):
             if slot % CHUNK_BLOCKS == 0:
-                self._chunks.append(self._allocate(CHUNK_BLOCKS * WORDS * WORD_OCTETS).cast("B").cast("Q"))
+                self._chunks.append(self._allocate(CHUNK_OCTETS).cast("B").cast("Q"))
             self._epochs.append(0)
-        start = slot % CHUNK_BLOCKS * WORDS
-        words = self._chunks[slot // CHUNK_BLOCKS][start : start + WORDS]
+        words = self._words(slot)
         for offset in range(WORDS):
             words[offset] = 0
         self._epochs[slot] += 1

@@ -104,11 +104,16 @@ class Deadlines:
     def watch_larval(self, sa: Association, seconds: int) -> None:
         self._push(sa.created.ns + seconds * NS_PER_S, sa)
 
-    def note(self, sa: Association, at: Moment) -> Happened | None:
-        """A packet went through: remember the SA if that crossed a limit, and say which."""
+    def look(self, sa: Association, at: Moment) -> Happened | None:
+        """Remember the SA if it is over a limit, and say which."""
         crossed = state_of(sa, at)
         if crossed is not None:
             self._crossed[sa.slot] = sa
+        return crossed
+
+    def note(self, sa: Association, at: Moment) -> Happened | None:
+        """A packet went through: remember the SA if that crossed a limit, and say which."""
+        crossed = self.look(sa, at)
         if sa.hot.words[PACKETS] == 1:
             self.watch(sa)
         return crossed

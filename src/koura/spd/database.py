@@ -13,7 +13,7 @@ Not here: what is done with a match, levels and defaults (traffic), and PF_KEY's
 """
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from koura.errors import Errno, Refused
@@ -42,7 +42,10 @@ class _Space:
 
 
 class Database:
-    """All policies of one stack. `limit`: how many at most, sockets' included (net.koura.limits.policies); beyond: ENOBUFS."""
+    """All policies of one stack. `limit`: how many at most, sockets' included (net.koura.limits.policies); beyond: ENOBUFS.
+
+    `noted(entry)` hears of every entry that came or went: whoever keeps a copy of the database sets it.
+    """
 
     def __init__(self, limit: int = 1_000_000) -> None:
         self.limit = limit
@@ -54,6 +57,7 @@ class Database:
         self._reqids = Reqids()
         self._last_id = 0
         self._last_order = 0
+        self.noted: Callable[[Entry], None] = _nobody
         self._deadlines: list[tuple[int, int]] = []  # (ns, id); entries that have gone or were used since stay in it
 
     def __len__(self) -> int:
@@ -100,6 +104,23 @@ class Database:
         for entry in gone:
             self._forget(entry)
         return gone
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """The last id, place and automatic reqid that were given out."""
+        return self._last_id, self._last_order, self._reqids.last
+
+    def resume(self, entries: Iterable[Entry], counts: tuple[int, int, int]) -> None:
+        """Into an empty database: the entries that another one had, each with its id and place. `noted` does not hear of it."""
+        self._last_id, self._last_order, self._reqids.last = counts
+        for entry in entries:
+            self._by_id[entry.id] = entry
+            self._reqids.hold(entry.policy)
+            if entry.socket is not None:
+                self._sockets.put(entry.socket, entry)
+            else:
+                self._file(entry)
+            self.generation += 1
 
     # -- questions -----------------------------------------------------------------------------------------------------
 
@@ -227,13 +248,17 @@ class Database:
         if old is not None:
             self._forget(old)
         entry = self._enter(policy, at, None)
+        self._file(entry)
+        return entry
+
+    def _file(self, entry: Entry) -> None:
+        policy = entry.policy
         assert policy.selector is not None
         space = self._spaces.setdefault((policy.direction, policy.interface), _Space())
         space.by_selector[policy.selector] = entry
         space.classifier.add(policy.selector, entry)
         self._names.add(entry)
         self._note_deadline(entry)
-        return entry
 
     def _standing(self, policy: Policy) -> Entry | None:
         assert policy.selector is not None
@@ -250,6 +275,7 @@ class Database:
         entry = Entry(self._last_id, policy, (policy.priority, self._last_order), at, socket=socket)
         self._by_id[entry.id] = entry
         self.generation += 1
+        self.noted(entry)
         return entry
 
     def _note_deadline(self, entry: Entry) -> None:
@@ -270,6 +296,7 @@ class Database:
         del self._by_id[entry.id]
         self._reqids.release(entry.policy)
         self.generation += 1
+        self.noted(entry)
         if entry.socket is not None:
             self._sockets.take(entry.socket, entry.direction)
             return
@@ -289,3 +316,7 @@ class Database:
             if space is not None:
                 found += sorted(space.by_selector.values(), key=lambda entry: entry.order)
         return found
+
+
+def _nobody(_: Entry) -> None:
+    return None

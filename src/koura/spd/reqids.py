@@ -12,10 +12,10 @@ REQID_END_U32 = 0xFFFF_FFFF  # Linux's 32
 class Reqids:
     """Counts up from the first automatic reqid, FreeBSD's way (16385), past those in use, and round again at the end."""
 
-    __slots__ = ("_last", "_used")
+    __slots__ = ("_used", "last")
 
     def __init__(self) -> None:
-        self._last = MAX_MANUAL_REQID + 1
+        self.last = MAX_MANUAL_REQID + 1
         self._used: dict[int, int] = {}  # reqid -> policies that hold it
 
     def resolve(self, policy: Policy, end: int) -> Policy:
@@ -64,6 +64,12 @@ class Reqids:
             if requirement.level is Level.UNIQUE and requirement.reqid in self._used:
                 self._used[requirement.reqid] += 1
 
+    def hold(self, policy: Policy) -> None:
+        """A policy that comes back as it was, with what was chosen for it."""
+        for requirement in policy.requirements:
+            if requirement.level is Level.UNIQUE and requirement.reqid > MAX_MANUAL_REQID:
+                self._used[requirement.reqid] = self._used.get(requirement.reqid, 0) + 1
+
     def release(self, policy: Policy) -> None:
         """The policy has gone; what was chosen for it alone is free again, though not soon chosen."""
         for requirement in policy.requirements:
@@ -78,7 +84,7 @@ class Reqids:
         if len(self._used) >= end - first + 1:
             raise Refused(Errno.ENOBUFS, "all automatic reqids are in use")
         while True:
-            self._last = self._last + 1 if self._last < end else first
-            if self._last not in self._used:
-                self._used[self._last] = 1
-                return self._last
+            self.last = self.last + 1 if self.last < end else first
+            if self.last not in self._used:
+                self._used[self.last] = 1
+                return self.last

@@ -100,7 +100,11 @@ def _support(settings: Settings) -> Support:
 
 
 class Stack:
-    """One stack. `has_ledger`: SAs send nothing until numbers are granted to them (notice Granted). `rule`: the filter on enc0."""
+    """One stack. `has_ledger`: SAs send nothing until numbers are granted to them (notice Granted). `rule`: the filter on enc0.
+
+    arena: where the hot blocks live, if not in memory of its own; then who has it says when blocks may be used again (`quiesce`).
+    acquires_from: the number before its first ACQUIRE's.
+    """
 
     def __init__(
         self,
@@ -111,16 +115,20 @@ class Stack:
         has_ledger: bool = False,
         rule: Rule | None = None,
         fast: Fast | None = None,
+        arena: Arena | None = None,
+        acquires_from: int = 0,
     ) -> None:
         self._settings = settings if settings is not None else Settings()
         known = registry if registry is not None else registries.default()
-        makings = Makings(known, Arena(), entropy, has_ledger, self._settings.ipcomp_level, _support(self._settings))
+        self.arena = arena if arena is not None else Arena()
+        self._owns_arena = arena is None
+        makings = Makings(known, self.arena, entropy, has_ledger, self._settings.ipcomp_level, _support(self._settings))
         self.sadb = Sadb(makings, lambda: self._settings.limits)
         self.spd = Spd(self._settings.limits.policies)
         self.counters = Counters()
         self.report = Report(self.counters)
         self.tap = Tap()
-        self._keys = KeyManagement(self.sadb, self._settings)
+        self._keys = KeyManagement(self.sadb, self._settings, acquires_from)
         self.server = Server(Parts(self.sadb, self.spd, entropy, known), self._settings, self._keys.settled, self._keys.failed)
         self._plane = Plane(
             self.sadb, self.spd, Tally(self.counters), self._settings, entropy, self._keys, self.tap, Filter(rule)
@@ -247,9 +255,14 @@ class Stack:
         self._outbound.due(at)
         self._inbound.due(at)
         self._sas_changed(at)
+        if self._owns_arena:
+            self.quiesce()
+        return self._plane.take_events()
+
+    def quiesce(self) -> None:
+        """No worker holds a block of an SA that has gone: they may be used again, unless a dump shows them still."""
         if not self.server.is_dumping:
             self.sadb.quiesce()
-        return self._plane.take_events()
 
     def next_deadline(self) -> Moment | None:
         """When to call `advance` at the latest; None: nothing is due."""

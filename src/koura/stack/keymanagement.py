@@ -26,10 +26,10 @@ from koura.traffic.outcome import Event, ToKeySocket
 class KeyManagement:
     """What the stack knows of its key managers: the ACQUIREs under way, and the server to reach them by."""
 
-    def __init__(self, sadb: Sadb, settings: Settings) -> None:
+    def __init__(self, sadb: Sadb, settings: Settings, acquires_from: int = 0) -> None:
         self._sadb = sadb
         self.settings = settings
-        self._acquires = Acquires()
+        self._acquires = Acquires(acquires_from)
         self._server: Server | None = None
         self._events: list[Event] = []
 

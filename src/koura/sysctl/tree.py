@@ -57,6 +57,11 @@ def find(name: str) -> Node:
     raise Refused(Errno.ENOENT, f"unknown oid '{name}'{_meant(name)}")
 
 
+def find_option(name: str) -> Node:
+    """The node behind a name, a kernel option's name included. Raises Refused(ENOENT)."""
+    return _node(name)
+
+
 def _meant(name: str) -> str:
     leaf = name.rpartition(".")[2]
     close = [known for known in BY_NAME if leaf and known.endswith(f".{leaf}")]

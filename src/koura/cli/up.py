@@ -1,0 +1,48 @@
+"""`koura up`: the daemon, in the foreground."""
+
+import dataclasses
+from pathlib import Path
+
+import click
+
+from koura.cli.main import BAD_DATA, FAILED, NO_PERMISSION, Failed
+from koura.client import place
+from koura.daemon import config as configs
+from koura.daemon.config import BadConfig
+from koura.daemon.daemon import Daemon
+from koura.daemon.house import NoHouse
+
+
+@click.command("up")
+@click.option("-f", "--file", type=click.Path(path_type=Path), help="A setkey script that is loaded at the start, and again on SIGHUP.")
+@click.option("-c", "--config", type=click.Path(path_type=Path), help="koura.toml.")
+@click.option("--socket", "directory", metavar="DIR", help="Where its sockets are [$KOURA_SOCKET, /run/koura].")
+@click.option("-o", "tunables", multiple=True, metavar="NAME=VALUE", help="A tunable, as koura sysctl has them.")
+@click.option("--pfkey-path", type=click.Path(path_type=Path), help="The PF_KEY socket [DIR/pfkey.sock].")
+@click.option("--pfkey-mode", metavar="MODE", help="Its mode [0600].")
+@click.option("--pfkey-group", metavar="GROUP", help="Its group, whose members may do all that root may.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but what is wrong.")
+def command(
+    file: Path | None, config: Path | None, directory: str | None, tunables: tuple[str, ...], pfkey_path: Path | None,
+    pfkey_mode: str | None, pfkey_group: str | None, quiet: bool,
+) -> int:  # fmt: skip
+    """Start the daemon: it serves PF_KEY and control sockets in DIR until it is told to end (SIGTERM, koura down)."""
+    try:
+        text = config.read_text() if config is not None else ""
+        chosen = configs.read(place.directory(directory), text, str(config), tunables)
+        if file is not None:
+            chosen = dataclasses.replace(chosen, file=file)
+        if pfkey_path is not None:
+            chosen = dataclasses.replace(chosen, pfkey_path=pfkey_path)
+        if pfkey_mode is not None:
+            chosen = dataclasses.replace(chosen, pfkey_mode=configs.mode(pfkey_mode, "--pfkey-mode"))
+        if pfkey_group is not None:
+            chosen = dataclasses.replace(chosen, pfkey_group=pfkey_group)
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failed(f"{config}: {error.strerror if isinstance(error, OSError) else 'not text'}", BAD_DATA) from error
+    except BadConfig as error:
+        raise Failed(str(error), BAD_DATA) from error
+    try:
+        return Daemon(chosen, is_quiet=quiet).run()
+    except NoHouse as error:
+        raise Failed(str(error), NO_PERMISSION if error.is_forbidden else FAILED) from error

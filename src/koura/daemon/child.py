@@ -1,0 +1,90 @@
+"""The engine as a process: forked from the keeper, so that it is there in milliseconds; it inherits the link and the memory only."""
+
+import os
+import signal
+import socket
+import sys
+import traceback
+from dataclasses import dataclass
+from types import TracebackType
+
+from koura.daemon import harden
+from koura.daemon.engine import Engine
+from koura.host.clock import Clock
+from koura.host.loop import Loop
+from koura.host.memory import Shared
+
+_STANDARD = 3
+BROKEN = 70  # exit status of an engine that found a fault of ours in itself
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """An engine that runs: its process and the keeper's end of the link."""
+
+    pid: int
+    end: socket.socket
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """What an engine is born with. incarnation: how many there were before it."""
+
+    memory: int
+    clock: Clock
+    incarnation: int
+
+
+def start(birth: Birth) -> Child:
+    """Fork an engine. Raises OSError."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        theirs.close()
+        return Child(pid, ours)
+    with _Ending():
+        _live(birth, theirs, parent)
+    raise AssertionError("the engine came back")
+
+
+def reap(child: Child, is_wanted: bool) -> int:
+    """End it if it is not wanted, and collect it; its wait status."""
+    if not is_wanted:
+        os.kill(child.pid, signal.SIGKILL)
+    return os.waitpid(child.pid, 0)[1]
+
+
+def _live(birth: Birth, end: socket.socket, parent: int) -> None:
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # they are the keeper's; it says STOP
+    harden.end_with_parent(parent, signal.SIGKILL)
+    kept = sorted((end.fileno(), birth.memory))
+    for first, last in zip((_STANDARD, kept[0] + 1, kept[1] + 1), (kept[0], kept[1], os.sysconf("SC_OPEN_MAX")), strict=True):
+        os.closerange(first, last)
+    harden.keep_secrets()
+    harden.drop_capabilities()
+    loop = Loop()
+    Engine(loop, end, Shared(birth.memory), birth.clock, birth.incarnation)
+    loop.run()
+
+
+class _Ending:
+    """The end of the process, whatever comes: nothing of the keeper's is flushed, closed or run twice."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is not None:
+            _last_words(error, trace)
+        os._exit(0 if error is None else BROKEN)
+
+
+def _last_words(error: BaseException, trace: TracebackType | None) -> None:
+    """One line: what, and where in our own code. No value of a variable is in it."""
+    frames = traceback.extract_tb(trace)
+    where = f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else "?"
+    sys.stderr.write(f"koura: the engine found a fault in itself: {type(error).__name__} at {where}\n")
+    sys.stderr.flush()

@@ -1,0 +1,270 @@
+"""The daemon as a whole: directory, listeners, signals, the configuration file, the service manager; around one keeper.
+
+Start: lock, bind, fork the engine, load the file; only then it listens and says READY. A file that is refused ends the start.
+HUP, `koura` reload: the file again; what it refuses changes nothing. TERM, INT, `koura down`: the engine is stopped, the sockets go.
+"""
+
+import os
+import signal
+import socket
+import sys
+import syslog
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import koura
+from koura import control
+from koura.client import place
+from koura.control import Value
+from koura.daemon import admin, clients, harden, house
+from koura.daemon.admin import Admin, Asked
+from koura.daemon.clients import Client, Opened
+from koura.daemon.config import STATUS_GROUP, Config
+from koura.daemon.house import Door, House
+from koura.daemon.keeper import Keeper, log
+from koura.daemon.notify import Notifier
+from koura.daemon.peer import Credentials, Peer
+from koura.errors import Errno, Refused
+from koura.host.loop import Loop
+from koura.pfkey import dialect as dialects
+
+MOST_CLIENTS = 4096
+MOST_ADMINS = 256
+BAD_FILE, FAILED = 65, 1
+
+
+class Daemon:
+    """One daemon. `run` returns its exit status."""
+
+    def __init__(self, config: Config, *, is_quiet: bool = False) -> None:
+        self._config = config
+        self._is_quiet = is_quiet
+        self._loop = Loop()
+        self._house = House(config.directory)
+        self._notifier = Notifier()
+        self._keeper = Keeper(self._loop, config.settings, self._engine_ready, self._failed)
+        self._client_calls = clients.Calls(self._keeper.request, self._keeper.reopened, self._keeper.pull, self._client_gone)
+        self._admin_calls = admin.Calls(self._asked, self._admin_gone)
+        self._admins: dict[Admin, None] = {}
+        self._listeners: list[tuple[socket.socket, Callable[[socket.socket], None]]] = []
+        self._is_up = False
+        self._status = 0
+
+    def run(self) -> int:
+        """Until it is told to end. Raises NoHouse."""
+        self._house.take()
+        harden.keep_secrets()
+        syslog.openlog("koura", syslog.LOG_PID, syslog.LOG_DAEMON)
+        try:
+            self._bind()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._loop.on_signal(number, self._down)
+            self._loop.on_signal(signal.SIGHUP, lambda: self._reload(self._say))
+            self._keeper.start()
+            self._loop.run()
+            self._notifier.tell("STOPPING=1")
+            self._keeper.stop()
+        finally:
+            self._house.close()
+        for connection in tuple(self._admins):
+            connection.end()  # their end tells `koura down` that all is done
+        return self._status
+
+    # -- start and end -------------------------------------------------------------------------------------------------
+
+    def _bind(self) -> None:
+        config = self._config
+        group = config.status_group or (STATUS_GROUP if os.geteuid() == 0 and house.has_group(STATUS_GROUP) else "")
+        doors: tuple[tuple[Door, Callable[[socket.socket], None]], ...] = (
+            (Door(config.pfkey, config.pfkey_mode, config.pfkey_group), self._accept_client),
+            (Door(config.directory / place.CONTROL), lambda end: self._accept_admin(end, is_control=True)),
+            (house.status_door(config.directory, group), lambda end: self._accept_admin(end, is_control=False)),
+        )
+        self._listeners = [(self._house.bind(door), accept) for door, accept in doors]
+
+    def _engine_ready(self) -> None:
+        """The first engine loads the file; others find it loaded."""
+        if not self._is_up:
+            self._load(self._loaded_first)
+
+    def _load(self, done: Callable[[Mapping[str, Value]], None]) -> None:
+        file = self._config.file
+        if file is None:
+            done(control.accepted(diff=[], added=0, removed=0, unchanged=0))
+            return
+        try:
+            text = file.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not text"
+            done(control.refused(Refused(Errno.EINVAL, f"{file}: {reason}")))
+            return
+        self._keeper.call({"do": "load", "text": text, "file": str(file)}, lambda parts: done(_whole(parts)))
+
+    def _loaded_first(self, reply: Mapping[str, Value]) -> None:
+        if reply.get("ok") is not True:
+            sys.stderr.write(f"{reply['why']}\nkoura up: nothing was loaded\n")
+            self._status = BAD_FILE
+            self._loop.stop()
+            return
+        self._say(reply)
+        for listener, accept in self._listeners:
+            listener.listen(house.BACKLOG)
+            self._loop.watch(listener.fileno(), partial(_accept, listener, accept))
+        self._is_up = True
+        self._notifier.tell("READY=1", f"STATUS=serving {self._config.directory}", f"MAINPID={os.getpid()}")
+        if not self._is_quiet:
+            sys.stdout.write(f"koura {koura.__version__} serves {self._config.directory} (engine {self._keeper.engine_pid})\n")
+            sys.stdout.flush()
+        if self._notifier.watchdog_s:
+            self._watchdog()
+
+    def _watchdog(self) -> None:
+        """WATCHDOG=1 says that engine and keeper both answer."""
+
+        def alive(_: tuple[bytes, ...]) -> None:
+            self._notifier.tell("WATCHDOG=1")
+            self._loop.after_s(self._notifier.watchdog_s, self._watchdog)
+
+        self._keeper.call({"do": "sysctl", "name": "kern.features.ipsec"}, alive)
+
+    def _down(self) -> None:
+        self._loop.stop()
+
+    def _failed(self) -> None:
+        self._status = FAILED
+        self._loop.stop()
+
+    # -- reload --------------------------------------------------------------------------------------------------------
+
+    def _reload(self, done: Callable[[Mapping[str, Value]], None]) -> None:
+        if not self._is_up:
+            return
+        self._notifier.reloading()
+
+        def loaded(reply: Mapping[str, Value]) -> None:
+            self._notifier.tell("READY=1")
+            if reply.get("ok") is not True:
+                log(syslog.LOG_ERR, f"reload refused, nothing has changed: {reply['why']}")
+            done(reply)
+
+        self._load(loaded)
+
+    def _say(self, reply: Mapping[str, Value]) -> None:
+        """The diff, for whoever started us."""
+        lines = reply.get("diff")
+        if self._is_quiet or self._config.file is None or not isinstance(lines, list):
+            return
+        summary = f"{self._config.file}: {reply['added']} added, {reply['removed']} removed, {reply['unchanged']} unchanged"
+        sys.stdout.write("".join(f"{line}\n" for line in (*lines, summary)))
+        sys.stdout.flush()
+
+    # -- PF_KEY clients ------------------------------------------------------------------------------------------------
+
+    def _accept_client(self, end: socket.socket) -> None:
+        who = Credentials.of(end)
+        is_privileged = self._is_ours(who) or (bool(self._config.pfkey_group) and house.group_id(self._config.pfkey_group) in who.gids)
+        self._open(end, Opened("freebsd", who.pid, who.uid, is_privileged))
+
+    def _open(self, end: socket.socket, opened: Opened) -> int:
+        if len(self._keeper.clients) >= MOST_CLIENTS:
+            end.close()
+            raise Refused(Errno.ENOBUFS, f"{MOST_CLIENTS} clients are open")
+        client = Client(self._loop, end, self._keeper.next_number(), opened, self._client_calls)
+        self._keeper.opened(client)
+        client.begin()
+        return client.number
+
+    def _client_gone(self, peer: Peer) -> None:
+        assert isinstance(peer, Client)
+        self._keeper.closed(peer)
+
+    # -- control connections -------------------------------------------------------------------------------------------
+
+    def _accept_admin(self, end: socket.socket, *, is_control: bool) -> None:
+        if len(self._admins) >= MOST_ADMINS:
+            end.close()
+            return
+        connection = Admin(self._loop, end, is_control and self._is_ours(Credentials.of(end)), self._admin_calls)
+        self._admins[connection] = None
+        connection.begin()
+
+    def _admin_gone(self, peer: Peer) -> None:
+        """Policies that it set on sockets end with it."""
+        assert isinstance(peer, Admin)
+        self._admins.pop(peer, None)
+        for number in peer.sockets:
+            self._keeper.call({"do": "socket-gone", "socket": number}, lambda _: None)
+
+    def _asked(self, connection: Admin, asked: Asked) -> None:
+        """Raises Refused."""
+        name, arguments = asked.verb.name, asked.arguments
+        own = {"version": self._version, "clients": self._clients, "adopt": self._adopt}.get(name)
+        if own is not None:
+            connection.reply([own(asked)])
+        elif name == "down":
+            connection.reply([control.accepted(pid=os.getpid())])
+            self._down()
+        elif name == "reload":
+            self._reload(lambda reply: connection.reply_written([control.write(reply)]))
+        else:
+            if name in ("socket-policy", "socket-where", "encapsulation"):
+                connection.sockets[int(str(arguments["socket"]))] = None
+            elif name == "socket-gone":
+                connection.sockets.pop(int(str(arguments["socket"])), None)
+            self._keeper.call({"do": name, **arguments}, connection.reply_written)
+
+    def _version(self, _asked: Asked) -> dict[str, Value]:
+        return control.accepted(version=koura.__version__, pid=os.getpid(), engine=self._keeper.engine_pid, restarts=self._keeper.restarts)
+
+    def _clients(self, _asked: Asked) -> dict[str, Value]:
+        rows: list[Value] = [
+            {"number": client.number, "pid": client.opened.pid, "uid": client.opened.uid, "dialect": client.opened.dialect,
+             "is_privileged": client.opened.is_privileged, "command": client.opened.command, "queued_octets": client.queued_octets,
+             "lost": client.lost_total}
+            for client in self._keeper.clients
+        ]  # fmt: skip
+        return control.accepted(clients=rows)
+
+    def _adopt(self, asked: Asked) -> dict[str, Value]:
+        """A supervisor brings one end of a pair: the key socket of a program it runs. Raises Refused."""
+        told = asked.arguments
+        name = str(told["dialect"])
+        if name not in dialects.DIALECTS:
+            raise Refused(Errno.EINVAL, f"no dialect {name}; there are: {', '.join(dialects.DIALECTS)}")
+        if asked.descriptor is None:
+            raise Refused(Errno.EINVAL, "adopt: no descriptor came along")
+        end = socket.socket(fileno=os.dup(asked.descriptor))
+        if (end.family, end.type) != (socket.AF_UNIX, socket.SOCK_SEQPACKET):
+            end.close()
+            raise Refused(Errno.EPROTOTYPE, "adopt: the descriptor is no SOCK_SEQPACKET socket")
+        who = Opened(
+            name, int(str(told["pid"])), int(str(told["uid"])), told.get("is_privileged", True) is True, str(told.get("command", "")),
+        )  # fmt: skip
+        return control.accepted(client=self._open(end, who))
+
+    def _is_ours(self, who: Credentials) -> bool:
+        return who.uid in (0, os.geteuid())
+
+
+def _accept(listener: socket.socket, accept: Callable[[socket.socket], None], _events: int) -> None:
+    try:
+        end, _ = listener.accept()
+    except OSError as error:  # it went away again, or descriptors are short: the others are served all the same
+        if not isinstance(error, BlockingIOError):
+            log(syslog.LOG_WARNING, f"a connection could not be accepted: {error.strerror}")
+        return
+    try:
+        accept(end)
+    except Refused as error:
+        log(syslog.LOG_WARNING, f"a connection was refused: {error.why}")
+
+
+def _whole(parts: tuple[bytes, ...]) -> Mapping[str, Value]:
+    """A reply in parts as one."""
+    found: dict[str, Value] = {}
+    for part in parts:
+        for key, value in control.read(part).items():
+            before = found.get(key)
+            found[key] = before + value if isinstance(before, list) and isinstance(value, list) else value
+    found.pop("more", None)
+    return found

@@ -1,0 +1,163 @@
+"""The engine: the process that owns the Stack. It is told by the keeper what clients say, and tells it what to answer and to keep.
+
+Life: RESTORE each thing the engine before wrote down, START, then OPENED, REQUEST, PULL, CALL in any order; STOP or the end of the
+link ends it. Everything that one of them changes goes back in one step, with its answer first: the keeper gets all of it or nothing.
+Time: one timer, at the stack's next deadline. Attachments are descriptors in the same loop.
+"""
+
+import json
+import socket
+import struct
+import syslog
+from collections.abc import Callable, Iterable
+
+from koura.daemon import journal
+from koura.daemon.journal import Journal
+from koura.daemon.link import Link
+from koura.daemon.records import Kind, Record, pack, unpack
+from koura.daemon.verbs import Verbs
+from koura.errors import Bug
+from koura.host.clock import Clock
+from koura.host.entropy import System
+from koura.host.loop import Loop, Timer
+from koura.host.memory import Shared
+from koura.moment import Moment
+from koura.notices import KeySocketGone, KeySocketOpened
+from koura.stack import Stack
+from koura.traffic.outcome import Event, ToKeySocket
+
+ANSWER = struct.Struct(">IB")
+ACQUIRES_OF_AN_ENGINE = 1 << 20  # numbers between the first ACQUIRE of one engine and of the next
+
+
+class Engine:
+    """One engine at its end of the link."""
+
+    def __init__(self, loop: Loop, end: socket.socket, memory: Shared, clock: Clock, incarnation: int) -> None:
+        self._loop = loop
+        self._memory = memory
+        self._clock = clock
+        self._incarnation = incarnation
+        self._link = Link(loop, end, self._step, loop.stop)
+        self._kept: dict[bytes, bytes] = {}
+        self._life: _Life | None = None
+        self._timer: Timer | None = None
+        self._is_armed = False
+        self._doing: dict[int, Callable[[Record], None]] = {
+            Kind.OPENED: self._opened, Kind.CLOSED: self._closed, Kind.REQUEST: self._request, Kind.PULL: self._pull, Kind.CALL: self._call,
+        }  # fmt: skip
+
+    def _step(self, records: tuple[Record, ...]) -> None:
+        for record in records:
+            if record.kind == Kind.RESTORE:
+                key, value = unpack(record.body)
+                self._kept[key] = value
+            elif record.kind == Kind.START:
+                self._start()
+            elif record.kind == Kind.STOP:
+                self._link.flush()
+                self._loop.stop()
+            else:
+                self._doing[record.kind](record)
+
+    def _start(self) -> None:
+        """Be what the engine before was."""
+        at = self._clock.now()
+        slots = frozenset(left.slot for left in journal.lefts(self._kept))
+        stack = Stack(
+            System(), journal.settings(self._kept), arena=self._memory.arena(slots),
+            acquires_from=self._incarnation * ACQUIRES_OF_AN_ENGINE,
+        )  # fmt: skip
+        book = Journal(stack)
+        self._life = life = _Life(stack, book, Verbs(stack, book))
+        failed = book.resume(self._kept, at)
+        life.verbs.resume(self._kept)
+        lines = [Record(Kind.LOG, syslog.LOG_ERR, line.encode()) for line in failed]
+        self._tell([Record(Kind.READY), *lines])
+
+    # -- what the keeper says ------------------------------------------------------------------------------------------
+
+    def _opened(self, record: Record) -> None:
+        told = json.loads(record.body)
+        life = self._alive
+        notice = KeySocketOpened(record.number, told["dialect"], told["pid"], told["is_privileged"])
+        life.stack.notice(notice, self._clock.now())
+        standing = self._kept.pop(b"socket/%d" % record.number, None)
+        if standing is not None:
+            life.book.resumed_socket(record.number, standing)
+
+    def _closed(self, record: Record) -> None:
+        notice = KeySocketGone(record.number)
+        events = self._alive.stack.notice(notice, self._clock.now())
+        self._alive.book.note(notice)
+        self._tell([], events)
+
+    def _request(self, record: Record) -> None:
+        life = self._alive
+        number = record.number
+        answer = life.stack.control(number, record.body, self._clock.now())
+        life.book.note_socket(number)
+        why = answer.refused.why if answer.refused is not None else ""
+        head = ANSWER.pack(answer.errno, life.stack.has_dump(number))
+        said = [Record(Kind.ANSWER, number, head + why.encode())]
+        self._tell([*said, *life.verbs.debug_request(record.body, answer)], answer.events)
+
+    def _pull(self, record: Record) -> None:
+        stack, number = self._alive.stack, record.number
+        (room,) = struct.unpack(">I", record.body)
+        messages = stack.pull(number, room, self._clock.now())
+        has_more = stack.has_dump(number)
+        self._tell([Record(Kind.PULLED, number, bytes((has_more,)) + pack(messages))])
+
+    def _call(self, record: Record) -> None:
+        replies, events = self._alive.verbs.do(json.loads(record.body), self._clock.now())
+        self._tell([Record(Kind.REPLY, record.number, pack(replies))], events)
+
+    # -- what it says --------------------------------------------------------------------------------------------------
+
+    def _tell(self, first: Iterable[Record], events: Iterable[Event] = ()) -> None:
+        """One step: the answer, what is to be kept, messages for clients."""
+        life = self._alive
+        records = list(first)
+        for key, value in life.book.take():
+            records.append(Record(Kind.DROP, 0, key) if value is None else Record(Kind.KEEP, 0, pack((key, value))))
+        records += [Record(Kind.DELIVER, event.socket, event.octets) for event in events if isinstance(event, ToKeySocket)]
+        if records:
+            self._link.send(records)
+        if self._link.is_empty:
+            life.stack.quiesce()  # the keeper knows of every SA that has gone, so no later engine can look for it there
+        if not self._is_armed:
+            self._is_armed = True
+            self._loop.soon(self._arm)
+
+    def _arm(self) -> None:
+        """Set the timer to the stack's next deadline."""
+        self._is_armed = False
+        deadline = self._alive.stack.next_deadline()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if deadline is not None:
+            self._timer = self._loop.after_s(max(0, deadline.ns - self._clock.now().ns) / 1e9, self._advance)
+
+    def _advance(self) -> None:
+        self._timer = None
+        at: Moment = self._clock.now()
+        self._tell([], self._alive.stack.advance(at))
+
+    @property
+    def _alive(self) -> "_Life":
+        if self._life is None:
+            raise Bug("the keeper did not say START")
+        return self._life
+
+
+class _Life:
+    """What there is after START."""
+
+    __slots__ = ("book", "stack", "verbs")
+
+    def __init__(self, stack: Stack, book: Journal, verbs: Verbs) -> None:
+        self.stack = stack
+        self.book = book
+        self.verbs = verbs

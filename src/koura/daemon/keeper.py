@@ -1,0 +1,247 @@
+"""The keeper: the process that stays. It holds the directory, the listeners, the clients' sockets and what the engine writes down.
+
+    client --octets--> keeper --REQUEST--> engine      the request stays in the client's socket until its answer is here
+    client <--octets-- keeper <--one step- engine      answer, changes and replies together
+
+When an engine dies, another is forked at once: it gets everything that was written down, the memory of the hot blocks, the clients,
+and every request that has no answer yet. Clients see nothing but a pause; a dump that was under way ends with an error. A request
+that two engines died of is refused. Who dies again and again before it is ready ends the daemon.
+"""
+
+import json
+import struct
+import sys
+import syslog
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from koura.daemon import child, codec
+from koura.daemon.child import Birth, Child
+from koura.daemon.clients import Client, Opened
+from koura.daemon.engine import ANSWER
+from koura.daemon.link import Link
+from koura.daemon.records import Kind, Record, pack, unpack
+from koura.errors import Errno, Malformed
+from koura.host import memory
+from koura.host.clock import Clock
+from koura.host.loop import Loop
+from koura.settings import Settings
+
+MOST_FAILURES = 2  # engines that may die over one request
+MOST_STILLBORN = 5  # engines in a row that die before they are ready
+RETRY_S = 0.2
+RESTORE_STEP = 1000  # things restored in one step
+
+
+@dataclass(slots=True)
+class Call:
+    """A control call under way; `done(replies)` gets the engine's messages."""
+
+    request: bytes
+    done: Callable[[tuple[bytes, ...]], None]
+    failures: int = 0
+
+
+@dataclass(slots=True)
+class _State:
+    """What outlives engines."""
+
+    kept: dict[bytes, bytes] = field(default_factory=dict)
+    clients: dict[int, Client] = field(default_factory=dict)
+    calls: dict[int, Call] = field(default_factory=dict)
+
+
+class Keeper:
+    """The engine's keeper. `on_ready` is called whenever an engine is; `on_failed` when none can be had."""
+
+    def __init__(self, loop: Loop, settings: Settings, on_ready: Callable[[], None], on_failed: Callable[[], None]) -> None:
+        self._loop = loop
+        self._on_ready = on_ready
+        self._on_failed = on_failed
+        self._memory = memory.create()
+        self._clock = Clock()
+        self._state = _State({b"settings": codec.write(settings)})
+        self._link: Link | None = None
+        self._child: Child | None = None
+        self._is_ready = False
+        self._is_stopping = False
+        self._incarnation = 0
+        self._stillborn = 0
+        self._next_client = 0
+        self._next_call = 0
+
+    # -- the engine ----------------------------------------------------------------------------------------------------
+
+    @property
+    def engine_pid(self) -> int:
+        """The engine's process, 0 while there is none."""
+        return self._child.pid if self._child is not None else 0
+
+    @property
+    def restarts(self) -> int:
+        return max(0, self._incarnation - 1)
+
+    def start(self) -> None:
+        """Fork an engine and tell it everything."""
+        self._child = child.start(Birth(self._memory, self._clock, self._incarnation))
+        self._incarnation += 1
+        self._link = link = Link(self._loop, self._child.end, self._step, self._engine_ended)
+        items = list(self._state.kept.items())
+        for first in range(0, len(items), RESTORE_STEP):
+            link.send([Record(Kind.RESTORE, 0, pack(item)) for item in items[first : first + RESTORE_STEP]])
+        link.send([Record(Kind.START)])
+
+    def stop(self) -> None:
+        """End the engine; what it said before is done."""
+        self._is_stopping = True
+        if self._link is not None:
+            self._link.send([Record(Kind.STOP)])
+            self._link.flush()
+        if self._child is not None:
+            child.reap(self._child, is_wanted=True)
+            self._child = None
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+
+    def _engine_ended(self) -> None:
+        assert self._child is not None
+        status = child.reap(self._child, is_wanted=False)
+        self._child = self._link = None
+        if self._is_stopping:
+            return
+        self._stillborn = 0 if self._is_ready else self._stillborn + 1
+        self._is_ready = False
+        for client in self._state.clients.values():
+            client.engine_ended()
+        log(syslog.LOG_ERR, f"the engine ended (wait status {status}); its clients stay, another one starts")
+        self._give_up_poison()
+        if self._stillborn >= MOST_STILLBORN:
+            log(syslog.LOG_CRIT, f"{MOST_STILLBORN} engines ended before they were ready")
+            self._on_failed()
+        elif self._stillborn:
+            self._loop.after_s(RETRY_S * self._stillborn, self.start)
+        else:
+            self.start()
+
+    def _give_up_poison(self) -> None:
+        """Requests that engines die of are answered here."""
+        for client in tuple(self._state.clients.values()):
+            talk = client.talk
+            if talk.request is None:
+                continue
+            talk.failures += 1
+            if talk.failures >= MOST_FAILURES:
+                client.answered(client.dialect.errno(Errno.EIO), False, "the engine ended over this request, twice")
+                client.settle()
+        for number, call in tuple(self._state.calls.items()):
+            call.failures += 1
+            if call.failures >= MOST_FAILURES:
+                del self._state.calls[number]
+                call.done((json.dumps({"ok": False, "errno": "EIO", "why": "the engine ended over this request, twice"}).encode(),))
+
+    # -- what it says --------------------------------------------------------------------------------------------------
+
+    def _step(self, records: tuple[Record, ...]) -> None:
+        answered: list[Client] = []
+        kept, clients = self._state.kept, self._state.clients
+        for record in records:
+            kind, number, body = record.kind, record.number, record.body
+            if kind == Kind.KEEP:
+                key, value = unpack(body)
+                kept[key] = value
+            elif kind == Kind.DROP:
+                kept.pop(body, None)
+            elif kind == Kind.DELIVER:
+                if number in clients:
+                    clients[number].deliver(body)
+            elif kind == Kind.ANSWER:
+                if number in clients:
+                    errno, has_dump = ANSWER.unpack_from(body)
+                    clients[number].answered(errno, bool(has_dump), body[ANSWER.size :].decode())
+                    answered.append(clients[number])
+            elif kind == Kind.PULLED:
+                if number in clients:
+                    clients[number].pulled(unpack(body[1:]), bool(body[0]))
+            elif kind == Kind.REPLY:
+                call = self._state.calls.pop(number, None)
+                if call is not None:
+                    call.done(unpack(body))
+            elif kind == Kind.LOG:
+                log(number, body.decode())
+            elif kind == Kind.READY:
+                self._ready()
+            else:
+                raise Malformed("step", f"the engine said {kind}")
+        for client in answered:
+            client.settle()
+
+    def _ready(self) -> None:
+        """It knows what was written down; now clients and what they wait for."""
+        self._is_ready = True
+        for client in self._state.clients.values():
+            self._tell_opened(client)
+        for client in self._state.clients.values():
+            if client.talk.request is not None:
+                self._send(Record(Kind.REQUEST, client.number, client.talk.request))
+        for number, call in self._state.calls.items():
+            self._send(Record(Kind.CALL, number, call.request))
+        self._on_ready()
+
+    # -- clients and calls ---------------------------------------------------------------------------------------------
+
+    def next_number(self) -> int:
+        """A name for a client."""
+        self._next_client += 1
+        return self._next_client
+
+    def opened(self, client: Client) -> None:
+        """A client came."""
+        self._state.clients[client.number] = client
+        self._tell_opened(client)
+
+    def reopened(self, client: Client) -> None:
+        """A client chose its dialect, before anything else."""
+        self._send(Record(Kind.CLOSED, client.number))
+        self._tell_opened(client)
+
+    def closed(self, client: Client) -> None:
+        if self._state.clients.pop(client.number, None) is not None:
+            self._send(Record(Kind.CLOSED, client.number))
+
+    def request(self, client: Client) -> None:
+        assert client.talk.request is not None
+        self._send(Record(Kind.REQUEST, client.number, client.talk.request))
+
+    def pull(self, client: Client, room_octets: int) -> None:
+        self._send(Record(Kind.PULL, client.number, struct.pack(">I", room_octets)))
+
+    def call(self, asked: dict[str, object], done: Callable[[tuple[bytes, ...]], None]) -> int:
+        """Ask the engine for a control verb."""
+        self._next_call += 1
+        call = Call(json.dumps(asked).encode(), done)
+        self._state.calls[self._next_call] = call
+        self._send(Record(Kind.CALL, self._next_call, call.request))
+        return self._next_call
+
+    @property
+    def clients(self) -> tuple[Client, ...]:
+        return tuple(self._state.clients.values())
+
+    def _tell_opened(self, client: Client) -> None:
+        opened: Opened = client.opened
+        told = {"dialect": opened.dialect, "pid": opened.pid, "is_privileged": opened.is_privileged}
+        self._send(Record(Kind.OPENED, client.number, json.dumps(told).encode()))
+
+    def _send(self, record: Record) -> None:
+        """To an engine that is ready; one that is not is told everything when it is."""
+        if self._is_ready and self._link is not None:
+            self._link.send([record])
+
+
+def log(priority: int, line: str) -> None:
+    """One line to the log; what is wrong also to stderr."""
+    syslog.syslog(priority, line)
+    if priority <= syslog.LOG_WARNING:
+        sys.stderr.write(f"koura: {line}\n")
+        sys.stderr.flush()

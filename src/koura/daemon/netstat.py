@@ -1,0 +1,67 @@
+"""netstat -s for all that has counters: the five of stats.report, and pfkey. processing.md §11, pfkey.md §11; M38."""
+
+from collections.abc import Mapping
+
+from koura.pfkey.numbers import Type
+from koura.stack import Stack
+
+PROTOCOLS = ("ipsec", "ipsec6", "ah", "esp", "ipcomp", "pfkey")
+MESSAGES = {int(kind): kind.name.lower() for kind in Type}
+
+# field of pfkey.statistics -> its text for one and for others; a histogram stands behind the field that is named
+_FIELDS = (
+    ("out_total", "request sent from userland", "requests sent from userland"),
+    ("out_bytes", "byte sent from userland", "bytes sent from userland"),
+    ("out_invlen", "message with invalid length field", "messages with invalid length field"),
+    ("out_invver", "message with invalid version field", "messages with invalid version field"),
+    ("out_invmsgtype", "message with invalid message type field", "messages with invalid message type field"),
+    ("out_tooshort", "message too short", "messages too short"),
+    ("out_nomem", "message with memory allocation failure", "messages with memory allocation failure"),
+    ("out_dupext", "message with duplicate extension", "messages with duplicate extension"),
+    ("out_invexttype", "message with invalid extension type", "messages with invalid extension type"),
+    ("out_invsatype", "message with invalid sa type", "messages with invalid sa type"),
+    ("out_invaddr", "message with invalid address extension", "messages with invalid address extension"),
+    ("in_total", "request sent to userland", "requests sent to userland"),
+    ("in_bytes", "byte sent to userland", "bytes sent to userland"),
+    ("in_one", "message toward single socket", "messages toward single socket"),
+    ("in_all", "message toward all sockets", "messages toward all sockets"),
+    ("in_registered", "message toward registered sockets", "messages toward registered sockets"),
+    ("in_nomem", "message with memory allocation failure", "messages with memory allocation failure"),
+)
+_HISTOGRAM_BEHIND = {"out_bytes": "out_types", "in_bytes": "in_types"}
+
+
+def read(stack: Stack, protocol: str) -> Mapping[str, int]:
+    """Every counter of one protocol, by field."""
+    if protocol != "pfkey":
+        return stack.report.read(protocol)
+    statistics = stack.server.statistics
+    found: dict[str, int] = {}
+    for name, _, _ in _FIELDS:
+        found[name] = getattr(statistics, name)
+        types = _HISTOGRAM_BEHIND.get(name)
+        if types is not None:
+            found |= {f"{types}.{_message(kind)}": count for kind, count in sorted(getattr(statistics, types).items())}
+    return found
+
+
+def show(stack: Stack, protocol: str, *, hides_zeros: bool = False) -> str:
+    """The section that `netstat -s -p PROTOCOL` prints."""
+    if protocol != "pfkey":
+        return stack.report.show(protocol, hides_zeros=hides_zeros)
+    statistics = stack.server.statistics
+    lines = ["pfkey:"]
+    for name, one, many in _FIELDS:
+        count = getattr(statistics, name)
+        if count or not hides_zeros:
+            lines.append(f"\t{count} {one if count == 1 else many}")
+        types = _HISTOGRAM_BEHIND.get(name)
+        rows = sorted(getattr(statistics, types).items()) if types is not None else []
+        if rows:
+            lines.append("\thistogram by message type:")
+            lines += [f"\t\t{_message(kind)}: {number}" for kind, number in rows]
+    return "\n".join(lines)
+
+
+def _message(kind: int) -> str:
+    return MESSAGES.get(kind, f"#{kind}")
