@@ -10,6 +10,8 @@ import selectors
 import socket
 import threading
 import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -29,10 +31,10 @@ from koura.notices import (
 )
 from koura.pfkey import policy as policies
 from koura.pfkey.dialect import DIALECTS
-from koura.saindex import Direction
+from koura.saindex import Direction, Mode, Protocol
 from koura.sim.entropy import Seeded
 from koura.spd.policy import Action, Policy
-from koura.traffic.outcome import ToKeySocket
+from koura.traffic.outcome import Event, Outcome, Released, ToKeySocket
 
 CLOSE_ME = b"close meclose me"  # A "request" upon which the engine hangs up.
 
@@ -46,8 +48,10 @@ class Engine:
         self.told: list[dict[str, Value]] = []
         self.adopted: list[dict[str, Value]] = []
         self.sent: list[bytes] = []
+        self.released: list[Outcome] = []
         self.places: dict[int, Place] = {}
         self.delay_s = 0.0
+        self._ahead_ns = 0
         self.changed = threading.Condition()
         self._selector = selectors.DefaultSelector()
         self._keys: dict[int, socket.socket] = {}
@@ -71,14 +75,45 @@ class Engine:
             key.fileobj.close()
         self._selector.close()
 
-    def wait(self, condition: "object", patience_s: float = 20.0) -> bool:
+    def wait(self, condition: Callable[[], bool], patience_s: float = 20.0) -> bool:
         """Until `condition()` holds, looked at after each thing that was told."""
-        assert callable(condition)
         with self.changed:
             return bool(self.changed.wait_for(condition, patience_s))
 
     def _at(self) -> Moment:
-        return Moment(time.monotonic_ns())
+        return Moment(time.monotonic_ns() + self._ahead_ns)
+
+    # -- what a test does in place of the host -----------------------------------------------------------------------------
+
+    def jump(self, seconds: float) -> None:
+        """So much time goes by at once, for the stack."""
+        with self.changed:
+            self._ahead_ns += round(seconds * 1e9)
+            self._events(self.stack.advance(self._at()))
+
+    def mend_ipcomp_policies(self) -> None:
+        """Make the policies name the SAs that iked made: compression in a tunnel, ESP around that in transport.
+
+        Portable iked installs esp/tunnel, which none of these SAs is: on Linux such a policy finds no SA either.
+        """
+        with self.changed:
+            for entry in self.stack.spd.entries():
+                (tunnel,) = entry.policy.requirements
+                compressed = replace(tunnel, protocol=Protocol.IPCOMP)
+                sealed = replace(tunnel, mode=Mode.TRANSPORT)
+                self.stack.spd.replace(replace(entry.policy, requirements=(compressed, sealed)), self._at())
+
+    def outbound(self, packet: bytes) -> Outcome:
+        with self.changed:
+            results = self.stack.outbound([packet], self._at())
+            self._events((*results.events, *self.stack.advance(self._at())))
+            return results.outcomes[0]
+
+    def inbound(self, packet: bytes) -> Outcome:
+        with self.changed:
+            results = self.stack.inbound([packet], self._at())
+            self._events(results.events)
+            return results.outcomes[0]
 
     def _loop(self) -> None:
         while True:
@@ -171,13 +206,18 @@ class Engine:
         if self.delay_s:
             time.sleep(self.delay_s)
         self.sent.append(octets)
-        for event in self.stack.control(number, octets, self._at()).events:
-            if isinstance(event, ToKeySocket):
-                self._deliver(event.socket, event.octets)
+        self._events(self.stack.control(number, octets, self._at()).events)
         while self.stack.server.has_dump(number):
             for part in self.stack.server.pull(number, 1 << 18, self._at()):
                 self._deliver(number, part)
         key.recv(1 << 18)
+
+    def _events(self, events: Iterable[Event]) -> None:
+        for event in events:
+            if isinstance(event, ToKeySocket):
+                self._deliver(event.socket, event.octets)
+            elif isinstance(event, Released):
+                self.released.append(event.outcome)
 
     def _deliver(self, number: int, octets: bytes) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
