@@ -16,7 +16,7 @@ demo: $(STAMP)
 
 test: $(TEST_STAMP)
 	@tools/debian-packages
-	$(BIN)/ruff check src tests tools
+	$(BIN)/ruff check src tests tools bench
 	$(BIN)/mypy
 	@tools/run-tests $(BIN)
 
@@ -24,7 +24,7 @@ test-slow: $(TEST_STAMP)
 	@tools/run-tests $(BIN) -m slow
 
 lint: $(TEST_STAMP)
-	$(BIN)/ruff check src tests tools
+	$(BIN)/ruff check src tests tools bench
 	$(BIN)/mypy
 
 conformance: $(TEST_STAMP)

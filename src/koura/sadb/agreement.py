@@ -90,8 +90,14 @@ class Agreement:
     is_tunnel: bool = field(init=False, repr=False, compare=False)
     has_esn: bool = field(init=False, repr=False, compare=False)
     is_old: bool = field(init=False, repr=False, compare=False)
+    pads_in_sequence: bool = field(init=False, repr=False, compare=False)  # 1, 2, 3, ...: RFC 4303 §2.4
+    ignores_ecn: bool = field(init=False, repr=False, compare=False)
+    takes_dscp: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "is_tunnel", self.index.mode == 2)
         object.__setattr__(self, "has_esn", bool(self.flags & SaFlags.ESN))
         object.__setattr__(self, "is_old", bool(self.flags & SaFlags.OLD))
+        object.__setattr__(self, "pads_in_sequence", not self.flags & (SaFlags.PRAND | SaFlags.PZERO))
+        object.__setattr__(self, "ignores_ecn", bool(self.flags & SaFlags.NOECN))
+        object.__setattr__(self, "takes_dscp", bool(self.flags & SaFlags.DECAP_DSCP))

@@ -35,7 +35,7 @@ from koura.sadb.association import Association
 from koura.sadb.database import Database
 from koura.saindex import Protocol
 from koura.settings import Settings
-from koura.wire import ah, esp, ipcomp, udp
+from koura.wire import ah, ipcomp, udp
 from koura.wire import natt as wire_natt
 from koura.wire.summary import Summary
 from koura.xform import natt
@@ -55,7 +55,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The answer. packet: without UDP around ESP; ports: of that UDP header, () without one."""
+    """The answer. packet: without UDP around ESP, and not there in clear; ports: of that UDP header, () without one."""
 
     kind: Kind
     packet: bytes
@@ -64,6 +64,9 @@ class Found:
     src: bytes = b""
     dst: bytes = b""
     ports: tuple[int, int] | tuple[()] = ()
+
+
+_CLEAR = Found(Kind.CLEAR, b"")
 
 
 def demultiplex(packet: bytes, summary: Summary, ports: frozenset[int], sadb: Database, settings: Settings) -> Found:
@@ -90,7 +93,7 @@ def demultiplex(packet: bytes, summary: Summary, ports: frozenset[int], sadb: Da
         except Malformed as fault:
             raise Discarded(IPCOMP_SHORT) from fault
         return Found(Kind.PROTECTED, packet, Protocol.IPCOMP, cpi, summary.src, summary.dst)
-    return Found(Kind.CLEAR, packet)
+    return _CLEAR
 
 
 def associate(found: Found, sadb: Database, settings: Settings) -> Association:
@@ -108,7 +111,7 @@ def associate(found: Found, sadb: Database, settings: Settings) -> Association:
 def _esp_spi(body: bytes, settings: Settings) -> int:
     _check(bool(settings.esp_enable), ESP_DISABLED_IN)
     _check(len(body) >= _SHORTEST_OCTETS, ESP_SHORT)
-    return esp.Header.read(body).spi
+    return int.from_bytes(body[:4], "big")
 
 
 def _encapsulated(packet: bytes, summary: Summary, body: bytes, settings: Settings) -> Found:

@@ -48,7 +48,7 @@ from koura.traffic.outcome import Applied, Deliver, Discard, Held, Outcome, Punt
 from koura.traffic.plane import Plane
 from koura.wire import ipv4
 from koura.wire.summary import Summary, summarise
-from koura.xform import base, natt, tunnel
+from koura.xform import base, natt, place, tunnel
 
 _BEFORE, _AFTER = 1, 2
 _IPIP = (4, 41)
@@ -117,7 +117,7 @@ class Inbound:
             if not plane.is_ours(summary.dst):
                 return self._judge(packet, summary, history, fragment_octets, at)
             if summary.protocol in _PROTECTING:
-                plane.tally.came(Protocol(summary.protocol))
+                plane.tally.came(summary.protocol)
             found = demultiplex(packet, summary, plane.ports, plane.sadb, plane.settings)
             if found.kind is Kind.IKE:
                 return Punt(packet, PUNTED_IKE)
@@ -132,7 +132,8 @@ class Inbound:
                 sa_or_none = self._uncompressed(summary)
                 if sa_or_none is None:
                     return self._judge(packet, summary, history, fragment_octets, at)
-                packet, applied = self._strip(packet, sa_or_none, summary.src, at), _applied(sa_or_none, True, summary.src)
+                parted = place.for_input(packet)
+                packet, applied = self._strip(parted, sa_or_none, summary.src, at), _applied(sa_or_none, True, summary.src)
             history = (*history, applied)
             fragment_octets = 0
 
@@ -160,10 +161,10 @@ class Inbound:
         is_tunnel = mode != Mode.TRANSPORT and opened.next_header in _IPIP
         if mode == Mode.TUNNEL and not is_tunnel:
             raise Discarded(_INNER[found.protocol], sa)
-        packet = opened.packet
         if is_tunnel:
-            packet = self._strip(packet, sa, found.src, at)
+            packet = self._strip(opened.place, sa, found.src, at)
         else:
+            packet = opened.packet
             if sa.agreement.encapsulation is not None:
                 packet = natt.repair(sa, packet, context)
             plane.show_inbound(_BEFORE, sa, packet)
@@ -171,14 +172,14 @@ class Inbound:
         plane.sadb.use(sa, len(packet), at)
         return packet, _applied(sa, is_tunnel, found.src)
 
-    def _strip(self, packet: bytes, sa: Association, src: bytes, at: Moment) -> bytes:
+    def _strip(self, parted: place.Place, sa: Association, src: bytes, at: Moment) -> bytes:
         """Step 6: enc, the tunnel's header off (ECN), enc."""
         plane = self._plane
         index = sa.agreement.index
         if plane.settings.check_tunnel_source and any(index.src) and src != index.src:
             raise Discarded(TUNNEL_SOURCE, sa)
-        plane.show_inbound(_BEFORE, sa, packet)
-        inner = tunnel.strip(packet, plane.context(at), sa)
+        plane.show_inbound(_BEFORE, sa, parted)
+        inner = tunnel.strip(parted, plane.context(at), sa)
         plane.show_inbound(_AFTER, sa, inner)
         return inner
 

@@ -29,6 +29,7 @@ from koura.traffic.sockets import Sockets
 from koura.traffic.tally import Tally
 from koura.wire import natt
 from koura.xform.base import Context
+from koura.xform.place import Place
 
 
 class KeyManagement(Protocol):
@@ -80,16 +81,20 @@ class Plane:
         """enc(4) on the way out. Raises Discarded(ENC_FILTER_OUT) where the filter refuses."""
         self._show(stage, Direction.OUTBOUND, sa, packet, ENC_FILTER_OUT)
 
-    def show_inbound(self, stage: int, sa: Association, packet: bytes) -> None:
+    def show_inbound(self, stage: int, sa: Association, packet: bytes | Place) -> None:
         """enc(4) on the way in. Raises Discarded(ENC_FILTER_IN) where the filter refuses."""
         self._show(stage, Direction.INBOUND, sa, packet, ENC_FILTER_IN)
 
-    def _show(self, stage: int, direction: Direction, sa: Association, packet: bytes, refusal: Ending) -> None:
+    def _show(self, stage: int, direction: Direction, sa: Association, shown: bytes | Place, refusal: Ending) -> None:
+        """A packet that is parted is put together only for those who look at it."""
+        self.tap.count(stage, direction, len(shown) if isinstance(shown, bytes) else shown.octets)
+        if not self.tap.is_open and self.filter.rule is None:
+            return
+        packet = shown if isinstance(shown, bytes) else shown.packet
         enc = self.settings.enc
         spi = sa.agreement.spi
         is_outbound = direction is Direction.OUTBOUND
         mask = enc.out_filter_mask if is_outbound else enc.in_filter_mask
-        self.tap.count(stage, direction, packet)
         if self.tap.wants(stage, direction, enc):
             self.events.append(Tapped(is_outbound, stage, spi, tap.flags(sa.agreement), packet))
         if not mask & stage:

@@ -18,6 +18,7 @@ from koura.xform import base, place
 
 _IPSECSTAT = "ips_"
 _NAMES = {Protocol.ESP: "esp", Protocol.AH: "ah", Protocol.IPCOMP: "ipcomp"}
+_INPUT = {int(protocol): f"{name}.input" for protocol, name in _NAMES.items()}
 
 
 class Tally:
@@ -51,9 +52,9 @@ class Tally:
         section = "ipsec6" if packet[:1] and packet[0] >> 4 == 6 else "ipsec"
         self.counters.add(f"{section}.{name}")
 
-    def came(self, protocol: Protocol) -> None:
-        """A packet for a protocol, before anything about it is looked at."""
-        self.counters.add(f"{_NAMES[protocol]}.input")
+    def came(self, protocol: int) -> None:
+        """A packet for ESP, AH or IPComp, before anything about it is looked at."""
+        self.counters.add(_INPUT[protocol])
 
     def opening(self, sa: Association, packet: bytes) -> None:
         """A whole packet is about to be opened: what of it is payload."""

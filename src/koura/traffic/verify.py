@@ -24,7 +24,7 @@ With check_policy_history 0 only FreeBSD's flags are looked at: was there ESP, w
 tunnel for both families (R52, S12). Not here: which policy is asked, and what `discard` or `none` mean (inbound).
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from koura.address import is_unspecified
 from koura.reasons import POLICY_IN_CLEAR, POLICY_IN_EXTRA, POLICY_IN_MISSING, POLICY_IN_ORDER, Discarded, Ending
@@ -35,62 +35,55 @@ from koura.spd.selector import Flow
 from koura.traffic.levels import is_needed, selector_family
 from koura.traffic.outcome import Applied
 
-
-@dataclass(frozen=True, slots=True)
-class _Expected:
-    """One request as the check sees it, outermost first."""
-
-    requirement: Requirement
-    is_needed: bool
-    hides_ipcomp: bool  # the next request inside is an IPComp tunnel
+_Requests = tuple[Requirement, ...]
+_Needed = Callable[[Requirement], bool]
 
 
 def check(policy: Policy, history: tuple[Applied, ...], flow: Flow, settings: Settings) -> None:
     """Hold the history of a packet with this flow against an ipsec policy. Raises Discarded(POLICY_IN_*)."""
-    expected = _expect(policy, flow, settings)
-    if settings.check_policy_history:
-        _check_order(expected, history, flow)
-    else:
-        _check_flags(expected, history)
-
-
-def _expect(policy: Policy, flow: Flow, settings: Settings) -> tuple[_Expected, ...]:
     side = selector_family(policy, flow)
-    rows = []
-    for i, requirement in reversed(tuple(enumerate(policy.requirements))):
-        needed = requirement.protocol is not Protocol.IPCOMP and is_needed(requirement, side, settings)
-        inside = policy.requirements[i - 1] if i else None
-        hides = inside is not None and inside.protocol is Protocol.IPCOMP and inside.mode is Mode.TUNNEL
-        rows.append(_Expected(requirement, needed, hides))
-    return tuple(rows)
+
+    def needed(requirement: Requirement) -> bool:
+        return requirement.protocol is not Protocol.IPCOMP and is_needed(requirement, side, settings)
+
+    expected = policy.requirements[::-1]
+    if settings.check_policy_history:
+        _check_order(expected, history, flow, needed)
+    else:
+        _check_flags(expected, history, needed)
 
 
-def _check_flags(expected: tuple[_Expected, ...], history: tuple[Applied, ...]) -> None:
+def _check_flags(expected: _Requests, history: tuple[Applied, ...], needed: _Needed) -> None:
     """FreeBSD's check without history: each protocol that is needed came off at least once."""
     seen = {applied.protocol for applied in history}
-    for row in expected:
-        if row.is_needed and row.requirement.protocol not in seen:
+    for requirement in expected:
+        if needed(requirement) and requirement.protocol not in seen:
             raise Discarded(POLICY_IN_MISSING if seen & {Protocol.ESP, Protocol.AH} else POLICY_IN_CLEAR)
 
 
-def _check_order(expected: tuple[_Expected, ...], history: tuple[Applied, ...], flow: Flow) -> None:
-    if _accounts(expected, history, _sources(history, flow)):
+def _check_order(expected: _Requests, history: tuple[Applied, ...], flow: Flow, needed: _Needed) -> None:
+    sources = _sources(history, flow)
+    if _accounts(expected, history, sources, needed):
         return
     if not history:
         raise Discarded(POLICY_IN_CLEAR)
-    raise Discarded(_why(expected, history, flow))
+    raise Discarded(_why(expected, history, sources, needed))
 
 
-def _accounts(expected: tuple[_Expected, ...], history: tuple[Applied, ...], sources: tuple[bytes, ...]) -> bool:
+def _accounts(expected: _Requests, history: tuple[Applied, ...], sources: tuple[bytes, ...], needed: _Needed) -> bool:
     """Whether some walk accounts for every entry and passes over no needed request. At most 4 requests: recursion is bounded."""
     if not expected:
         return not history
     first, rest = expected[0], expected[1:]
-    if history and _satisfies(first.requirement, history[0], sources[0]) and _accounts(rest, history[1:], sources[1:]):
+    if history and _satisfies(first, history[0], sources[0]) and _accounts(rest, history[1:], sources[1:], needed):
         return True
-    if history and first.hides_ipcomp and _swallowed(first.requirement, history[0], rest[0].requirement):
-        return _accounts(rest[1:], history[1:], sources[1:])
-    return not first.is_needed and _accounts(rest, history, sources)
+    if history and _is_ipcomp_tunnel(rest) and _swallowed(first, history[0], rest[0]):
+        return _accounts(rest[1:], history[1:], sources[1:], needed)
+    return not needed(first) and _accounts(rest, history, sources, needed)
+
+
+def _is_ipcomp_tunnel(rest: _Requests) -> bool:
+    return bool(rest) and rest[0].protocol is Protocol.IPCOMP and rest[0].mode is Mode.TUNNEL
 
 
 def _satisfies(requirement: Requirement, applied: Applied, source: bytes) -> bool:
@@ -136,16 +129,16 @@ def _sources(history: tuple[Applied, ...], flow: Flow) -> tuple[bytes, ...]:
     return tuple(reversed(found))
 
 
-def _why(expected: tuple[_Expected, ...], history: tuple[Applied, ...], flow: Flow) -> Ending:
+def _why(expected: _Requests, history: tuple[Applied, ...], sources: tuple[bytes, ...], needed: _Needed) -> Ending:
     """The most telling fault: a request that nothing on the packet satisfies, then an entry nobody asked for, else their order."""
     free = list(expected)
     is_extra = False
-    for applied, source in zip(history, _sources(history, flow), strict=True):
-        taken = next((row for row in free if _satisfies(row.requirement, applied, source)), None)
+    for applied, source in zip(history, sources, strict=True):
+        taken = next((requirement for requirement in free if _satisfies(requirement, applied, source)), None)
         if taken is None:
             is_extra = True
         else:
             free.remove(taken)
-    if any(row.is_needed for row in free):
+    if any(needed(requirement) for requirement in free):
         return POLICY_IN_MISSING
     return POLICY_IN_EXTRA if is_extra else POLICY_IN_ORDER

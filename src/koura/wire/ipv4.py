@@ -66,16 +66,23 @@ class Option:
         return bool(self.kind & 0x80)
 
 
-def read(packet: bytes) -> tuple[Header, bytes]:
-    """The header, and the payload up to the total length; what a link padded is left off. Raises Malformed."""
+def bounds(packet: bytes) -> tuple[int, int]:
+    """Where the header ends and where the packet ends; what a link padded lies behind that. Raises Malformed."""
     if len(packet) < FIXED_OCTETS:
         raise Malformed("IPv4", f"{len(packet)} octets, the header has at least {FIXED_OCTETS}")
-    first, tos, total, identification, word, ttl, protocol, _, src, dst = _FIXED.unpack_from(packet)
+    first, total = packet[0], packet[2] << 8 | packet[3]
     header_octets = (first & 0xF) * 4
     if first >> 4 != 4:
         raise Malformed("IPv4", f"version is {first >> 4}")
     if not FIXED_OCTETS <= header_octets <= total <= len(packet):
         raise Malformed("IPv4", f"header {header_octets}, total {total}, present {len(packet)} octets do not fit together")
+    return header_octets, total
+
+
+def read(packet: bytes) -> tuple[Header, bytes]:
+    """The header, and the payload up to the total length; what a link padded is left off. Raises Malformed."""
+    header_octets, total = bounds(packet)
+    _, tos, _, identification, word, ttl, protocol, _, src, dst = _FIXED.unpack_from(packet)
     header = Header(
         src, dst, protocol, ttl, tos, identification, bool(word & DF), bool(word & MF), (word & OFFSET_MASK) * 8,
         packet[FIXED_OCTETS:header_octets], bool(word & RESERVED),
@@ -83,11 +90,8 @@ def read(packet: bytes) -> tuple[Header, bytes]:
     return header, packet[header_octets:total]
 
 
-def write(header: Header, payload: bytes, protocol: int | None = None) -> bytes:
-    """The whole packet: lengths and checksum computed. Raises Malformed when it would exceed 65535 octets or has odd options.
-
-    protocol: to stand in the place of the header's own.
-    """
+def write(header: Header, payload: bytes) -> bytes:
+    """The whole packet: lengths and checksum computed. Raises Malformed when it would exceed 65535 octets or has odd options."""
     header_octets = FIXED_OCTETS + len(header.options)
     total = header_octets + len(payload)
     if total > MAX_OCTETS:
@@ -98,9 +102,18 @@ def write(header: Header, payload: bytes, protocol: int | None = None) -> bytes:
     word |= (DF if header.is_df else 0) | (MF if header.is_mf else 0) | (RESERVED if header.is_reserved else 0)
     head = _FIXED.pack(
         0x40 | header_octets // 4, header.tos, total, header.identification, word, header.ttl,
-        header.protocol if protocol is None else protocol, 0, header.src, header.dst,
+        header.protocol, 0, header.src, header.dst,
     )  # fmt: skip
     head += header.options
+    return head[:10] + internet(head).to_bytes(2, "big") + head[12:] + payload
+
+
+def rewrite(head: bytes, protocol: int, payload: bytes) -> bytes:
+    """The packet with this header (all its octets, options included) but for protocol, length and checksum. Raises Malformed."""
+    total = len(head) + len(payload)
+    if total > MAX_OCTETS:
+        raise Malformed("IPv4", f"{total} octets, the most is {MAX_OCTETS}")
+    head = head[:2] + total.to_bytes(2, "big") + head[4:9] + bytes((protocol, 0, 0)) + head[12:]
     return head[:10] + internet(head).to_bytes(2, "big") + head[12:] + payload
 
 

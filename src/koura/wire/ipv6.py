@@ -88,28 +88,41 @@ class Fragment:
         return struct.pack("!BBHI", self.next_header, 0, self.offset_octets | self.is_more, self.identification)
 
 
-def read(packet: bytes) -> tuple[Header, bytes]:
-    """The fixed header, and the payload up to its length. Jumbograms are Malformed. Raises Malformed."""
+def end(packet: bytes) -> int:
+    """Where the packet ends; what a link padded lies behind that. Jumbograms are Malformed. Raises Malformed."""
     if len(packet) < FIXED_OCTETS:
         raise Malformed("IPv6", f"{len(packet)} octets, the header has {FIXED_OCTETS}")
-    word, length, next_header, hop_limit, src, dst = _FIXED.unpack_from(packet)
-    if word >> 28 != 6:
-        raise Malformed("IPv6", f"version is {word >> 28}")
-    if length == 0 and next_header == HOP_BY_HOP:
+    if packet[0] >> 4 != 6:
+        raise Malformed("IPv6", f"version is {packet[0] >> 4}")
+    length = packet[4] << 8 | packet[5]
+    if length == 0 and packet[6] == HOP_BY_HOP:
         raise Malformed("IPv6", "payload length 0: a jumbogram, or cut")
     if FIXED_OCTETS + length > len(packet):
         raise Malformed("IPv6", f"payload {length}, present {len(packet) - FIXED_OCTETS} octets")
+    return FIXED_OCTETS + length
+
+
+def read(packet: bytes) -> tuple[Header, bytes]:
+    """The fixed header, and the payload up to its length. Raises Malformed."""
+    packet_end = end(packet)
+    word, _, next_header, hop_limit, src, dst = _FIXED.unpack_from(packet)
     header = Header(src, dst, next_header, hop_limit, word >> 20 & 0xFF, word & 0xFFFFF)
-    return header, packet[FIXED_OCTETS : FIXED_OCTETS + length]
+    return header, packet[FIXED_OCTETS:packet_end]
 
 
-def write(header: Header, payload: bytes, next_header: int | None = None) -> bytes:
-    """The whole packet; `next_header` stands in the place of the header's own. Raises Malformed when the payload exceeds 65535 octets."""
+def write(header: Header, payload: bytes) -> bytes:
+    """The whole packet. Raises Malformed when the payload exceeds 65535 octets."""
     if len(payload) > MAX_PAYLOAD_OCTETS:
         raise Malformed("IPv6", f"payload of {len(payload)} octets, the most is {MAX_PAYLOAD_OCTETS}")
     word = 6 << 28 | header.traffic_class << 20 | header.flow_label
-    follows = header.next_header if next_header is None else next_header
-    return _FIXED.pack(word, len(payload), follows, header.hop_limit, header.src, header.dst) + payload
+    return _FIXED.pack(word, len(payload), header.next_header, header.hop_limit, header.src, header.dst) + payload
+
+
+def rewrite(head: bytes, next_header: int, payload: bytes) -> bytes:
+    """The packet with this fixed header but for next header and length. Raises Malformed when the payload exceeds 65535 octets."""
+    if len(payload) > MAX_PAYLOAD_OCTETS:
+        raise Malformed("IPv6", f"payload of {len(payload)} octets, the most is {MAX_PAYLOAD_OCTETS}")
+    return head[:4] + len(payload).to_bytes(2, "big") + bytes((next_header,)) + head[7:] + payload
 
 
 def read_chain(next_header: int, payload: bytes) -> Chain:

@@ -57,12 +57,14 @@ def skip_ah(found: Summary, packet: bytes) -> Summary:
 
 
 def _summarise4(packet: bytes) -> Summary:
-    header, payload = ipv4.read(packet)
-    sees = header.offset_octets == 0
-    sport, dport = _visible(header.protocol, payload) if sees else (None, None)
+    offset, end = ipv4.bounds(packet)
+    word = packet[6] << 8 | packet[7]
+    is_fragment = bool(word & (ipv4.MF | ipv4.OFFSET_MASK))
+    sees = not word & ipv4.OFFSET_MASK
+    sport, dport = _visible(packet[9], packet[offset : min(offset + 4, end)]) if sees else (None, None)
     return Summary(
-        4, header.src, header.dst, header.protocol, header.octets, sport, dport, header.tos, header.ttl, header.is_df,
-        header.is_fragment, header.is_fragment and sees, header.octets + len(payload),
+        4, packet[12:16], packet[16:20], packet[9], offset, sport, dport, packet[1], packet[8], bool(word & ipv4.DF),
+        is_fragment, is_fragment and sees, end,
     )  # fmt: skip
 
 

@@ -22,7 +22,6 @@ from koura.sadb.association import Association
 from koura.sadb.hot import FAILED_ICV, FAILED_REPLAY, SEQUENCE_LAST
 from koura.sadb.replay import Stale
 from koura.wire import ah as wire
-from koura.wire import ipv4
 from koura.xform import mutable
 from koura.xform.context import Context, Opened
 from koura.xform.place import Place
@@ -36,7 +35,7 @@ def output(sa: Association, place: Place, context: Context) -> bytes:
     if sa.digest is None:
         raise Discarded(AH_NO_CRYPTO, sa)
     seq64 = _number(sa, context)
-    zero = bytes(_icv_octets(sa, isinstance(place.header, ipv4.Header)))
+    zero = bytes(_icv_octets(sa, place.is_ipv4))
     header = wire.Header(place.protocol, sa.agreement.spi, seq64 & 0xFFFF_FFFF, zero, sa.agreement.is_old)
     try:
         packet = place.join(PROTOCOL, header.write() + place.payload)
@@ -62,8 +61,7 @@ def input(sa: Association, place: Place, context: Context) -> Opened:
         header = wire.Header.read(place.payload, sa.agreement.is_old)
     except Malformed as fault:
         raise Discarded(AH_SHORT, sa) from fault
-    is_ipv4 = isinstance(place.header, ipv4.Header)
-    if len(header.icv) != _icv_octets(sa, is_ipv4):
+    if len(header.icv) != _icv_octets(sa, place.is_ipv4):
         raise Discarded(AH_LENGTH, sa)
     seq64 = 0
     if not sa.agreement.is_old:
@@ -90,7 +88,7 @@ def input(sa: Association, place: Place, context: Context) -> Opened:
         raise Discarded(AH_ICV, sa) from fault
     if not sa.agreement.is_old:
         window.commit(seq64)
-    return Opened(place.join(header.next_header, body), header.next_header, seq64)
+    return Opened(place.opened(header.next_header, body), seq64)
 
 
 def overhead(sa: Association, payload_octets: int) -> int:
@@ -109,8 +107,8 @@ def _icv_octets(sa: Association, is_ipv4: bool) -> int:
 
 def _covered(packet: bytes, place: Place, header: wire.Header, context: Context, *, is_output: bool) -> bytes:
     """Everything up to the end of AH as the ICV covers it. Raises Malformed."""
-    if isinstance(place.header, ipv4.Header):
-        head = mutable.ipv4_head(packet[: place.header.octets], context.settings, is_output=is_output)
+    if place.is_ipv4:
+        head = mutable.ipv4_head(packet[: len(place.head)], context.settings, is_output=is_output)
     else:
         head = mutable.ipv6_head(packet, packet[40 : 40 + len(place.before)], is_output=is_output)
     return head + header.write()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from koura.entropy import Entropy
 from koura.moment import Moment
 from koura.settings import Settings
+from koura.xform.place import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +19,17 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A packet with one header less. `next_header`: what stands behind the IP headers now; `seq64`: the number that authenticated."""
+    """A packet with one header less, parted: `place`; `seq64`: the number that authenticated."""
 
-    packet: bytes
-    next_header: int
+    place: Place
     seq64: int = 0
+
+    @property
+    def packet(self) -> bytes:
+        """The packet, lengths and checksum of its IP header right."""
+        return self.place.packet
+
+    @property
+    def next_header(self) -> int:
+        """What stands behind the IP headers now."""
+        return self.place.protocol

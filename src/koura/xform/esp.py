@@ -80,7 +80,7 @@ def input(sa: Association, place: Place, context: Context) -> Opened:
     seq64 = 0
     head, tail = payload[:head_octets], b""
     if not sa.agreement.is_old:
-        seq64 = window.infer(wire.Header.read(payload).seq32)
+        seq64 = window.infer(int.from_bytes(payload[4:8], "big"))
         if (stale := window.check(seq64)) is not None:
             sa.hot.add(FAILED_REPLAY, 1)
             raise Discarded(_STALE[stale], sa)
@@ -97,12 +97,12 @@ def input(sa: Association, place: Place, context: Context) -> Opened:
     if len(clear) % session.align_octets and len(clear) % 4:
         raise Discarded(ESP_LENGTH, sa)
     inner, next_header = _untrailed(sa, clear)
-    return Opened(place.join(next_header, inner), next_header, seq64)
+    return Opened(place.opened(next_header, inner), seq64)
 
 
 def dummy(sa: Association, octets: int, place: Place, context: Context) -> bytes:
     """A dummy packet of `octets` random payload, next header 59: the peer drops it after authentication. RFC 4303 §2.6."""
-    return output(sa, Place(place.header, place.before, place.last, NO_NEXT_HEADER, context.entropy.octets(octets)), context)
+    return output(sa, Place(place.head, place.before, place.last, NO_NEXT_HEADER, context.entropy.octets(octets)), context)
 
 
 def overhead(sa: Association, payload_octets: int) -> int:
@@ -130,12 +130,10 @@ def _trailed(sa: Association, payload: bytes, next_header: int, context: Context
     if encryption is not None and encryption.kind is Kind.CIPHER and encryption.has_counter_iv and context.settings.ctr_compatibility:
         align = 16  # M20: what old receivers of AES-CTR expect.
     octets = -(len(payload) + TRAILER_OCTETS) % align
-    if sa.agreement.flags & SaFlags.PRAND:
-        padding = context.entropy.octets(octets)
-    elif sa.agreement.flags & SaFlags.PZERO:
-        padding = bytes(octets)
-    else:
+    if sa.agreement.pads_in_sequence:
         padding = _SEQUENCE_PADDING[:octets]
+    else:
+        padding = context.entropy.octets(octets) if sa.agreement.flags & SaFlags.PRAND else bytes(octets)
     return payload + padding + bytes((octets, next_header))
 
 
@@ -148,8 +146,7 @@ def _untrailed(sa: Association, clear: bytes) -> tuple[bytes, int]:
     if end < 0:
         raise Discarded(ESP_PAD_LENGTH, sa)
     # RFC 4303 §2.4: the receiver SHOULD inspect the padding, where sequence padding is what the SA says (S4).
-    is_sequence = not sa.agreement.flags & (SaFlags.PRAND | SaFlags.PZERO)
-    if is_sequence and next_header != NO_NEXT_HEADER and clear[end:-2] != _SEQUENCE_PADDING[:octets]:
+    if sa.agreement.pads_in_sequence and next_header != NO_NEXT_HEADER and clear[end:-2] != _SEQUENCE_PADDING[:octets]:
         raise Discarded(ESP_PADDING, sa)
     if next_header == NO_NEXT_HEADER:
         raise Discarded(ESP_DUMMY, sa)

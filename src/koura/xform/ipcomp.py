@@ -5,7 +5,6 @@ from koura.errors import Malformed
 from koura.reasons import IPCOMP_BOMB, IPCOMP_DAMAGED, IPCOMP_NESTED, IPCOMP_NO_CRYPTO, IPCOMP_SHORT, Discarded
 from koura.sadb.association import Association
 from koura.wire import ipcomp as wire
-from koura.wire import ipv4
 from koura.xform.context import Context, Opened
 from koura.xform.place import Place
 
@@ -37,14 +36,14 @@ def input(sa: Association, place: Place, context: Context) -> Opened:
         raise Discarded(IPCOMP_SHORT, sa) from fault
     if header.next_header == PROTOCOL:
         raise Discarded(IPCOMP_NESTED, sa)
-    head_octets = place.header.octets if isinstance(place.header, ipv4.Header) else len(place.before)
+    head_octets = len(place.head) if place.is_ipv4 else len(place.before)
     try:
         clear = sa.compressor.expand(place.payload[wire.OCTETS :], MAX_OCTETS - head_octets)
     except Overflow as fault:
         raise Discarded(IPCOMP_BOMB, sa) from fault
     except Malformed as fault:
         raise Discarded(IPCOMP_DAMAGED, sa) from fault
-    return Opened(place.join(header.next_header, clear), header.next_header)
+    return Opened(place.opened(header.next_header, clear))
 
 
 def overhead(sa: Association, payload_octets: int) -> int:

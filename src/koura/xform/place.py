@@ -9,7 +9,6 @@ those; before destination options for the last destination (S10). FreeBSD puts i
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from koura.errors import Malformed
 from koura.wire import ipv4, ipv6
 
 _BEFORE = frozenset((ipv6.HOP_BY_HOP, ipv6.ROUTING, ipv6.FRAGMENT))
@@ -17,53 +16,78 @@ _BEFORE = frozenset((ipv6.HOP_BY_HOP, ipv6.ROUTING, ipv6.FRAGMENT))
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A packet, parted. `before` are the extension headers in front; `last` is the offset in it of the last one's next-header octet.
+    """A packet, parted. `head`: the octets of the IP header (IPv4: with options; IPv6: the fixed one), whose lengths, protocol and checksum
+    are not looked at; `before`: the extension headers in front; `last`: the offset in it of the last one's next-header octet.
 
-    protocol: what `payload` is. header: its own protocol field is not the payload's when `before` is not empty.
+    protocol: what `payload` is.
     """
 
-    header: ipv4.Header | ipv6.Header
+    head: bytes
     before: bytes
     last: int
     protocol: int
     payload: bytes
 
     @property
+    def is_ipv4(self) -> bool:
+        return self.head[0] >> 4 == 4
+
+    @property
     def src(self) -> bytes:
-        return self.header.src
+        return self.head[12:16] if self.is_ipv4 else self.head[8:24]
 
     @property
     def dst(self) -> bytes:
-        return self.header.dst
+        return self.head[16:20] if self.is_ipv4 else self.head[24:40]
+
+    @property
+    def tos(self) -> int:
+        """TOS or traffic class."""
+        return self.head[1] if self.is_ipv4 else (self.head[0] << 4 | self.head[1] >> 4) & 0xFF
+
+    @property
+    def octets(self) -> int:
+        """How long the whole packet is."""
+        return len(self.head) + len(self.before) + len(self.payload)
+
+    @property
+    def packet(self) -> bytes:
+        """The whole packet. Raises Malformed when too large."""
+        return self.join(self.protocol, self.payload)
+
+    def opened(self, protocol: int, payload: bytes) -> "Place":
+        """The place with what stood in it taken off; nothing is written yet: a tunnel's header comes off next."""
+        return Place(self.head, self._naming(protocol), self.last, protocol, payload)
 
     def join(self, protocol: int, payload: bytes) -> bytes:
         """The packet with another protocol and payload; lengths and checksum are made anew. Raises Malformed when too large."""
-        if isinstance(self.header, ipv4.Header):
-            return ipv4.write(self.header, payload, protocol)
+        if self.is_ipv4:
+            return ipv4.rewrite(self.head, protocol, payload)
         if not self.before:
-            return ipv6.write(self.header, payload, protocol)
-        before = self.before[: self.last] + bytes((protocol,)) + self.before[self.last + 1 :]
-        return ipv6.write(self.header, before + payload)
+            return ipv6.rewrite(self.head, protocol, payload)
+        return ipv6.rewrite(self.head, self.head[6], self._naming(protocol) + payload)
+
+    def _naming(self, protocol: int) -> bytes:
+        """The extension headers with another protocol behind the last."""
+        return self.before and self.before[: self.last] + bytes((protocol,)) + self.before[self.last + 1 :]
 
 
 def for_output(packet: bytes) -> Place:
     """Parted where a new header goes. Raises Malformed."""
     if packet[:1] and packet[0] >> 4 == 4:
-        header, payload = ipv4.read(packet)
-        return Place(header, b"", 0, header.protocol, payload)
-    header6, payload = ipv6.read(packet)
-    chain = ipv6.read_chain(header6.next_header, payload)
+        return _part4(packet)
+    end = ipv6.end(packet)
+    chain = ipv6.read_chain(packet[6], packet[ipv6.FIXED_OCTETS : end])
     count = max((n + 1 for n, extension in enumerate(chain.extensions) if extension.kind in _BEFORE), default=0)
-    return _part(header6, payload, chain.extensions[:count])
+    return _part6(packet, end, chain.extensions[:count])
 
 
 def for_input(packet: bytes) -> Place:
     """Parted behind every extension header: `payload` begins with ESP, AH, IPComp or the upper layer. Raises Malformed."""
     if packet[:1] and packet[0] >> 4 == 4:
-        header, payload = ipv4.read(packet)
-        return Place(header, b"", 0, header.protocol, payload)
-    header6, payload = ipv6.read(packet)
-    return _part(header6, payload, ipv6.read_chain(header6.next_header, payload).extensions)
+        return _part4(packet)
+    end = ipv6.end(packet)
+    return _part6(packet, end, ipv6.read_chain(packet[6], packet[ipv6.FIXED_OCTETS : end]).extensions)
 
 
 def payload_octets(packet: bytes, part: Callable[[bytes], Place]) -> int:
@@ -75,10 +99,15 @@ def payload_octets(packet: bytes, part: Callable[[bytes], Place]) -> int:
     return len(part(packet).payload)
 
 
-def _part(header: ipv6.Header, payload: bytes, extensions: tuple[ipv6.Extension, ...]) -> Place:
+def _part4(packet: bytes) -> Place:
+    head_octets, end = ipv4.bounds(packet)
+    return Place(packet[:head_octets], b"", 0, packet[9], packet[head_octets:end])
+
+
+def _part6(packet: bytes, end: int, extensions: tuple[ipv6.Extension, ...]) -> Place:
+    head = packet[: ipv6.FIXED_OCTETS]
     if not extensions:
-        return Place(header, b"", 0, header.next_header, payload)
-    end = extensions[-1].offset + len(extensions[-1].octets)
-    if end > len(payload):
-        raise Malformed("IPv6", "extension headers run over the end")
-    return Place(header, payload[:end], extensions[-1].offset, extensions[-1].next_header, payload[end:])
+        return Place(head, b"", 0, packet[6], packet[ipv6.FIXED_OCTETS : end])
+    last = extensions[-1]
+    start = ipv6.FIXED_OCTETS + last.offset + len(last.octets)
+    return Place(head, packet[ipv6.FIXED_OCTETS : start], last.offset, last.next_header, packet[start:end])

@@ -51,56 +51,56 @@ def wrap(src: bytes, dst: bytes, packet: bytes, context: Context, sa: Associatio
     return ipv4.write(ipv4.Header(src, dst, protocol, settings.ttl, outer_tos, identification, is_df), packet)
 
 
-def strip(packet: bytes, context: Context, sa: Association) -> bytes:
+def strip(parted: place.Place, context: Context, sa: Association) -> bytes:
     """The inner packet, cut to its own length (TFC padding), with congestion marks carried over. RFC 4301 §5.2, RFC 6040 §4.2.
 
-    packet: outer IP header, behind it the inner packet. Raises Discarded(*_INNER | *_INNER_MALFORMED | TUNNEL_ECN).
+    parted: the outer IP header, behind it the inner packet. Raises Discarded(*_INNER | *_INNER_MALFORMED | TUNNEL_ECN).
     """
     protocol = sa.agreement.index.protocol
-    parted = place.for_input(packet)
     if parted.protocol not in (IPV4_INSIDE, IPV6_INSIDE):
         raise Discarded(_NOT_IP[protocol], sa)
-    outer = parted.header
-    outer_tos = outer.tos if isinstance(outer, ipv4.Header) else outer.traffic_class
+    ecn = -1 if sa.agreement.ignores_ecn else context.settings.of(4 if parted.is_ipv4 else 6).ecn
     try:
-        return _inside(parted, outer_tos, context.settings, sa)
+        if parted.protocol == IPV4_INSIDE:
+            return _inner4(parted.payload, parted.tos, ecn, sa)
+        return _inner6(parted.payload, parted.tos, ecn, sa)
     except Malformed as fault:
         raise Discarded(_MALFORMED[protocol], sa) from fault
 
 
-def _inside(parted: place.Place, outer_tos: int, settings: Settings, sa: Association) -> bytes:
-    if sa.agreement.flags & SaFlags.NOECN:
-        value = -1
-    else:
-        value = settings.of(4 if isinstance(parted.header, ipv4.Header) else 6).ecn
-    takes_dscp = bool(sa.agreement.flags & SaFlags.DECAP_DSCP)
-    inner = parted.payload
-    if parted.protocol == IPV4_INSIDE:
-        header, payload = ipv4.read(inner)
-        tos = _tos_egress(outer_tos, header.tos, value, takes_dscp, sa)
-        if tos == header.tos:
-            return inner[: header.octets + len(payload)]
-        return ipv4.write(replace(header, tos=tos), payload)
-    header6, payload = ipv6.read(inner)
-    tos = _tos_egress(outer_tos, header6.traffic_class, value, takes_dscp, sa)
-    if tos == header6.traffic_class:
-        return inner[: ipv6.FIXED_OCTETS + len(payload)]
-    return ipv6.write(replace(header6, traffic_class=tos), payload)
+def _inner4(inner: bytes, outer_tos: int, ecn: int, sa: Association) -> bytes:
+    _, end = ipv4.bounds(inner)
+    tos = _tos_egress(outer_tos, inner[1], ecn, sa)
+    if tos == inner[1]:
+        return inner[:end]
+    header, payload = ipv4.read(inner)
+    return ipv4.write(replace(header, tos=tos), payload)
 
 
-def _tos_egress(outer: int, inner: int, value: int, takes_dscp: bool, sa: Association) -> int:
-    dscp = (outer if takes_dscp else inner) & 0xFC
-    if value == -1:
+def _inner6(inner: bytes, outer_tos: int, ecn: int, sa: Association) -> bytes:
+    end = ipv6.end(inner)
+    before = (inner[0] << 4 | inner[1] >> 4) & 0xFF
+    tos = _tos_egress(outer_tos, before, ecn, sa)
+    if tos == before:
+        return inner[:end]
+    header, payload = ipv6.read(inner)
+    return ipv6.write(replace(header, traffic_class=tos), payload)
+
+
+def _tos_egress(outer: int, inner: int, ecn: int, sa: Association) -> int:
+    """The inner TOS. ecn: the tunable of the outer family."""
+    dscp = (outer if sa.agreement.takes_dscp else inner) & 0xFC
+    if ecn == -1:
         return dscp | inner & 3
-    ecn = ecn_egress(outer & 3, inner & 3)
-    if ecn is None:
+    mark = ecn_egress(outer & 3, inner & 3)
+    if mark is None:
         raise Discarded(TUNNEL_ECN, sa)
-    return dscp | ecn
+    return dscp | mark
 
 
 def ecn_ingress(tos: int, value: int, sa: Association) -> int:
     """The outer TOS. 1: ECN allowed (CE becomes ECT(0)); 0: forbidden; 2: RFC 6040 normal mode; -1 and others: the octet copied."""
-    if sa.agreement.flags & SaFlags.NOECN or value == 0:
+    if sa.agreement.ignores_ecn or value == 0:
         return tos & 0xFC
     if value == 1 and tos & 3 == CE:
         return tos & 0xFC | ECT0

@@ -43,9 +43,9 @@ def test_the_defaults_show_inbound_once_and_outbound_twice() -> None:
 def test_the_interface_counts_at_the_first_stage_only() -> None:
     counted = Tap()
     for stage in (BEFORE, AFTER, FILTERED):
-        counted.count(stage, IN, PACKET4)
-        counted.count(stage, OUT, PACKET6)
-    counted.count(BEFORE, OUT, PACKET4)
+        counted.count(stage, IN, len(PACKET4))
+        counted.count(stage, OUT, len(PACKET6))
+    counted.count(BEFORE, OUT, len(PACKET4))
     assert (counted.in_packets, counted.in_octets, counted.out_packets, counted.out_octets) == (1, 28, 2, 76)
 
 

@@ -1,0 +1,36 @@
+"""The machine a table was measured on, in one line; and the clock of all benchmarks."""
+
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cryptography
+
+
+def described() -> str:
+    """Processor, number of cores, Python, libraries."""
+    names = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    processor = names[0] if names else platform.machine()
+    return f"{processor}, {len(names)} cores, Python {platform.python_version()}, cryptography {cryptography.__version__}"
+
+
+def us_each(act: Callable[[], int], seconds: float, rounds: int = 5) -> float:
+    """Microseconds of processor time for each of the things that `act` does and counts: the best of some rounds in `seconds`.
+
+    Processor time of this one process, so that others on the machine matter little; the best, because nothing but noise makes it more.
+    """
+    best = float("inf")
+    for _ in range(rounds):
+        count = 0
+        start = time.process_time()
+        while (spent := time.process_time() - start) < seconds / rounds:
+            count += act()
+        best = min(best, spent / count)
+    return best * 1e6
+
+
+def resident_octets() -> int:
+    """What this process has in memory now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
