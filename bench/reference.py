@@ -144,8 +144,8 @@ def run(seconds: float) -> Table:
             ))  # fmt: skip
     return Table(
         "reference", "The reference path, beside scapy",
-        "Packets per second, one core. Ours: a whole IPv4 packet, policy lookup, SA, tunnel header, seal, accounting; and back, with window "
-        "and inbound policy check. scapy seals and opens the same packets under the same SA and looks up nothing. `octets`: of the inner "
+        "Packets per second, one core. Ours: a whole IPv4 packet, policy lookup, SA, tunnel header, seal, accounting; and back, with the "
+        "inbound policy check. scapy seals and opens the same packets under the same SA and looks up nothing. `octets`: of the inner "
         "packet.",
         ("SA", "octets", "out", "scapy out", "ratio", "in", "scapy in", "ratio"), tuple(rows),
     )  # fmt: skip
