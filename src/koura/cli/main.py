@@ -18,6 +18,7 @@ import koura
 COMMANDS: dict[str, str] = {
     "replay": "replay",
     "run": "run",
+    "setkey": "setkey",
     "up": "up",
     "down": "down",
     "sysctl": "sysctl",

@@ -1,0 +1,76 @@
+"""Offline: a key socket to a PF_KEY server inside this process, for looking at what a script would make. Same face as KeySocket."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+from koura.crypto import registry
+from koura.moment import Moment
+from koura.pfkey.dialect import FREEBSD, Dialect
+from koura.pfkey.message import Message
+from koura.pfkey.server import Parts, Server
+from koura.sadb.association import Makings
+from koura.sadb.database import Database as Sad
+from koura.sadb.hot import Arena
+from koura.settings import Settings
+from koura.spd.database import Database as Spd
+
+_SOCKET, _ROOM = 1, 1 << 16
+
+
+class _Dice:
+    """SPIs that nobody will use: any will do."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def octets(self, count: int) -> bytes:
+        self._count += 1
+        return self._count.to_bytes(count, "little")
+
+    def below(self, limit: int) -> int:
+        self._count += 1
+        return self._count * 7919 % limit
+
+
+class Offline:
+    """The server, its two databases, and the one client."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        known, dice = registry.default(), _Dice()
+        self.dialect: Dialect = FREEBSD
+        self.sad, self.spd = Sad(Makings(known, Arena(), dice)), Spd()
+        self._server = Server(Parts(self.sad, self.spd, dice, known), settings or Settings(), _ignore, _ignore)
+        self._server.opened(_SOCKET)
+        self._seq = 0
+
+    def ask(self, message: Message) -> tuple[Message, ...]:
+        """A request and its replies. Raises Refused, with its reason."""
+        return tuple(self._talk(message))
+
+    def dump(self, message: Message) -> Iterator[Message]:
+        """A DUMP or SPDDUMP, entry by entry. Raises Refused(ENOENT) for nothing."""
+        return self._talk(message)
+
+    def frames(self, timeout_s: float | None = None) -> Iterator[bytes]:
+        """Nobody else is here."""
+        return iter(())
+
+    def _talk(self, message: Message) -> Iterator[Message]:
+        self._seq += 1
+        octets = replace(message, seq=message.seq or self._seq).write(self.dialect)
+        at = Moment(time.time_ns())
+        answer = self._server.receive(_SOCKET, octets, at)
+        if answer.refused is not None:
+            raise answer.refused
+        for delivery in answer.deliveries:
+            yield Message.read(delivery.octets, self.dialect)
+        while self._server.has_dump(_SOCKET):
+            for entry in self._server.pull(_SOCKET, _ROOM, at):
+                yield Message.read(entry, self.dialect)
+
+
+def _ignore(_seq: int) -> None:
+    """No ACQUIRE is under way here."""
+
+

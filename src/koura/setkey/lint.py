@@ -1,0 +1,118 @@
+"""`setkey -n`: what is dubious about a script that has no fault, found without an engine. docs/setkey-command.md has the list.
+
+The script runs against a PF_KEY server of its own, so that what an engine would refuse is known, and what stands at its end - the
+two databases - is looked at: `lint_sas` and `lint_policies` have one function for each question. Names of hosts are not looked up:
+a command with one is left out, and said so.
+"""
+
+from dataclasses import dataclass
+
+from koura.crypto import registry
+from koura.errors import Errno, Refused
+from koura.moment import Moment
+from koura.pfkey.dialect import FREEBSD
+from koura.pfkey.message import Message
+from koura.pfkey.server import Parts, Server
+from koura.sadb.association import Association, Makings
+from koura.sadb.database import Database as Sad
+from koura.sadb.hot import Arena
+from koura.setkey.compile import compile
+from koura.setkey.faults import BadScript, Fault, Span, fault_at
+from koura.setkey.finding import Finding, Grade
+from koura.setkey.lint_policies import policy_findings
+from koura.setkey.lint_sas import sa_findings
+from koura.setkey.parse import Script
+from koura.setkey.statements import Delete, DeleteAll, Statement
+from koura.settings import Settings
+from koura.spd.database import Database as Spd
+from koura.spd.entry import Entry
+
+_SOCKET = 1
+_AT = Moment(0)
+
+
+class _Dice:
+    """Entropy for a stack that sends nothing."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def octets(self, count: int) -> bytes:
+        return bytes(count)
+
+    def below(self, limit: int) -> int:
+        self._count += 1
+        return self._count % limit
+
+
+@dataclass(slots=True)
+class Placed:
+    """What the script leaves behind, and where in it each SA and policy comes from."""
+
+    sas: list[tuple[Association, Span]]
+    policies: list[tuple[Entry, Span]]
+
+
+def lint(script: Script) -> tuple[Finding, ...]:
+    """Every finding, in the order of the text."""
+    runner = _Runner(script)
+    for statement in script.statements:
+        runner.do(statement)
+    placed = runner.placed()
+    found = [*runner.findings, *sa_findings(placed.sas, placed.policies), *policy_findings(placed.policies, placed.sas)]
+    return tuple(sorted(found, key=lambda one: (one.span.start, one.name)))
+
+
+def fault(finding: Finding, script: Script) -> Fault:
+    """The finding as a place in the text, with its caret."""
+    span, text = finding.span, script.source.text
+    end = text.find("\n", span.start, span.end)
+    return fault_at(script.source, span.start, span.end if end < 0 else end, f"{finding.why} [{finding.name}]", finding.hint)
+
+
+class _Runner:
+    """The private server, and what it says."""
+
+    def __init__(self, script: Script) -> None:
+        known, dice = registry.default(), _Dice()
+        self._script = script
+        self._sad = Sad(Makings(known, Arena(), dice))
+        self._spd = Spd()
+        self._server = Server(Parts(self._sad, self._spd, dice, known), Settings(), _ignore, _ignore)
+        self._server.opened(_SOCKET)
+        self._sa_spans: dict[tuple[int, int], Span] = {}
+        self._policy_spans: dict[int, Span] = {}
+        self.findings: list[Finding] = []
+
+    def do(self, statement: Statement) -> None:
+        try:
+            messages = compile(statement, self._script.source)
+        except BadScript as bad:
+            why = f"not looked at: {bad.faults[0].why}"
+            self.findings.append(Finding("name", Grade.NOTE, statement.span, why, "numeric addresses can be judged without a resolver"))
+            return
+        for message in messages:
+            refused = self._ask(message)
+            if refused is not None and not isinstance(statement, Delete | DeleteAll):
+                if refused.errno is Errno.ENOENT:
+                    continue
+                why = f"an engine refuses this: {refused.why}"
+                self.findings.append(Finding("refused", Grade.ERROR, statement.span, why))
+        for sa in self._sad:
+            self._sa_spans.setdefault((sa.slot, sa.epoch), statement.span)
+        for entry in self._spd.entries():
+            self._policy_spans.setdefault(entry.id, statement.span)
+
+    def _ask(self, message: Message) -> Refused | None:
+        answer = self._server.receive(_SOCKET, message.write(FREEBSD), _AT)
+        while self._server.has_dump(_SOCKET):
+            self._server.pull(_SOCKET, 1 << 20, _AT)
+        return answer.refused
+
+    def placed(self) -> Placed:
+        sas = [(sa, self._sa_spans[sa.slot, sa.epoch]) for sa in self._sad]
+        return Placed(sas, [(entry, self._policy_spans[entry.id]) for entry in self._spd.entries()])
+
+
+def _ignore(_seq: int) -> None:
+    """Nobody waits for an SA here."""
