@@ -15,6 +15,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -59,11 +60,11 @@ class KeySocket:
         """To the engine of a directory. Raises Unreachable, and Refused for a dialect that it does not speak."""
         chosen = DIALECTS[dialect] if isinstance(dialect, str) else dialect
         end = connect((directory or place.directory()) / place.PFKEY)
-        try:
-            return cls(end, chosen, timeout_s=timeout_s)
-        except BaseException:
-            end.close()
-            raise
+        with ExitStack() as undo:
+            undo.callback(end.close)
+            keys = cls(end, chosen, timeout_s=timeout_s)
+            undo.pop_all()
+        return keys
 
     def __enter__(self) -> "KeySocket":
         return self
