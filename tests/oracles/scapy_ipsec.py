@@ -12,7 +12,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.ipsec import AH, AUTH_ALGOS, CRYPT_ALGOS, ESP, SecurityAssociation
 
-from koura.address import parse
+from koura.address import parse, show
 from koura.sadb.agreement import Agreement
 from koura.saindex import Mode, Protocol
 
@@ -54,7 +54,7 @@ class Scapy:
     def open(self, packet: bytes) -> bytes:
         """The innermost packet. Raises what Scapy raises: IPSecIntegrityError for a wrong ICV."""
         while True:
-            dissected = _dissect(packet)
+            dissected = self._dissect(packet)
             if dissected.haslayer(AH) or dissected.haslayer(ESP):
                 packet = self._undo(dissected)
             elif (upper := _upper(dissected))[0] == _IPCOMP:
@@ -63,6 +63,16 @@ class Scapy:
                 packet = packet[upper[1] :]
             else:
                 return packet[: dissected.len] if isinstance(dissected, IP) else packet[: 40 + dissected.plen]
+
+    def _dissect(self, packet: bytes) -> IP | IPv6:
+        """The packet in Scapy's layers; UDP around ESP, whatever its ports, is taken off."""
+        dissected = IP(packet) if packet[0] >> 4 == 4 else IPv6(packet)
+        protocol, place = _upper(dissected)
+        ports = (int.from_bytes(packet[place : place + 2], "big"), int.from_bytes(packet[place + 2 : place + 4], "big"))
+        arounds = [sa.encapsulation for sa in self.agreements if sa.encapsulation is not None]
+        if protocol == _UDP and ports in [(around.sport, around.dport) for around in arounds]:
+            return self._dissect(_rebuilt(packet, place, 50, packet[place + 8 :]))
+        return dissected
 
     def _undo(self, dissected: IP | IPv6) -> bytes:
         layer = dissected[AH] if dissected.haslayer(AH) else dissected[ESP]
@@ -94,13 +104,13 @@ class Scapy:
         return found[0]
 
 
-def _dissect(packet: bytes) -> IP | IPv6:
-    """The packet in Scapy's layers; ESP in UDP without the UDP, whatever its ports."""
-    dissected = IP(packet) if packet[0] >> 4 == 4 else IPv6(packet)
-    protocol, place = _upper(dissected)
-    if protocol == _UDP and dissected.haslayer(ESP):
-        return _dissect(_rebuilt(packet, place, 50, packet[place + 8 :]))
-    return dissected
+def seal(agreement: Agreement, packet: bytes, sequence: int) -> bytes:
+    """The packet as Scapy seals it, as number `sequence` of the SA."""
+    index = agreement.index
+    whole = IP(packet) if packet[0] >> 4 == 4 else IPv6(packet)
+    outer = IP(src=show(index.src), dst=show(index.dst)) if len(index.src) == 4 else IPv6(src=show(index.src), dst=show(index.dst))
+    sa = _association(agreement, outer)
+    return bytes(sa.encrypt(whole, seq_num=sequence & 0xFFFF_FFFF, esn_en=agreement.has_esn, esn=sequence >> 32))
 
 
 def _upper(dissected: IP | IPv6) -> tuple[int, int]:
@@ -130,6 +140,7 @@ def _rebuilt(packet: bytes, place: int, protocol: int, payload: bytes) -> bytes:
 def _association(agreement: Agreement, dissected: IP | IPv6) -> SecurityAssociation:
     encryption, integrity = agreement.encryption, agreement.integrity
     is_tunnel = agreement.index.mode == Mode.TUNNEL
+    around = agreement.encapsulation
     return SecurityAssociation(
         AH if agreement.index.protocol is Protocol.AH else ESP,
         agreement.spi,
@@ -138,6 +149,6 @@ def _association(agreement: Agreement, dissected: IP | IPv6) -> SecurityAssociat
         crypt_icv_size=encryption.icv_octets or None if encryption is not None else None,
         auth_algo=_INTEGRITY[integrity.name] if integrity is not None else None,
         auth_key=agreement.integrity_key.reveal() if integrity is not None else None,
-        tunnel_header=dissected.__class__() if is_tunnel else None,
-        nat_t_header=UDP() if agreement.encapsulation is not None and not is_tunnel else None,
+        tunnel_header=dissected.__class__(src=dissected.src, dst=dissected.dst) if is_tunnel else None,
+        nat_t_header=UDP(sport=around.sport, dport=around.dport) if around is not None else None,
     )

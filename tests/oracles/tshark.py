@@ -29,6 +29,7 @@ _INTEGRITY = {
     "hmac-sha2-256-96": "HMAC-SHA-256-96 [draft-ietf-ipsec-ciph-sha-256-00]", "hmac-sha2-384": "HMAC-SHA-384-192 [RFC4868]",
     "hmac-sha2-512": "HMAC-SHA-512-256 [RFC4868]", "hmac-ripemd160": "MAC-RIPEMD-160-96 [RFC2857]",
 }  # fmt: skip
+_ONLY_128 = ("blowfish-cbc", "cast128-cbc")  # libgcrypt takes no other key
 _CLEAR = ("Decrypted Data", "IPcomp inflated data")
 _SOURCE = re.compile(r"^(.+) \((\d+) bytes\):$")
 
@@ -37,6 +38,8 @@ def knows(agreement: Agreement) -> bool:
     """Whether tshark can decrypt and authenticate what this ESP SA seals."""
     encryption, integrity = agreement.encryption, agreement.integrity
     if agreement.index.protocol is not Protocol.ESP or agreement.has_esn or encryption is None or encryption.name not in _ENCRYPTION:
+        return False
+    if encryption.name in _ONLY_128 and agreement.encryption_key.bits != 128:
         return False
     return integrity is None or integrity.name in _INTEGRITY
 
@@ -58,7 +61,10 @@ def look(packets: Sequence[bytes], agreements: Iterable[Agreement]) -> list[Seen
             writer = capture.Writer(file)
             for packet in packets:
                 writer.write(0, packet)
-        options = [f"-ouat:esp_sa:{_row(agreement)}" for agreement in agreements]
+        known = list(agreements)
+        options = [f"-ouat:esp_sa:{_row(agreement)}" for agreement in known]
+        ports = {agreement.encapsulation.dport for agreement in known if agreement.encapsulation is not None}
+        options += [f"-dudp.port=={port},udpencap" for port in sorted(ports)]
         seen = [Seen() for _ in packets]
         for line in _run(path, options, "-Tfields", "-eframe.number", "-eesp.icv_good", "-eesp.icv_bad").splitlines():
             number, good, bad = line.split("\t")

@@ -89,6 +89,7 @@ def pcapng(packet: bytes, ticks: int) -> bytes:
 # -- what it says --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.reason("esp.replay", "ok.delivered")
 def test_the_summary_counts_by_outcome_and_reason(desk: Desk) -> None:
     ran = desk.replay(convert.script(CASE.entry), CAPTURE.read_bytes() + CAPTURE.read_bytes()[24:], "--in")
     assert ran.status == 0
@@ -144,6 +145,8 @@ def test_no_key_is_ever_told(desk: Desk) -> None:
 # -- what is left out ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.covers("S41")
+@pytest.mark.reason("natt.keepalive", "punt.ike")
 def test_keepalives_ike_and_dummies_are_counted_and_left_out(desk: Desk) -> None:
     def datagram(payload: bytes) -> bytes:
         return ipv4.write(ipv4.Header(CLEAR[12:16], CLEAR[16:20], 17), udp.write(udp.Header(4500, 4500), payload))
@@ -171,6 +174,7 @@ def test_a_links_padding_is_no_part_of_the_packet(desk: Desk) -> None:
 # -- time ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.reason("esp.nosa")
 def test_at_says_when_the_sas_were_made(desk: Desk) -> None:
     """Without --at they are as old as the first frame; with it, their lifetimes count from there."""
     script = convert.script(CASE.entry).replace(" -m transport", " -m transport -lh 3600 -ls 3000")

@@ -28,6 +28,7 @@ def _is_for_nobody(packet: bytes, ports: set[int], case: Case) -> bool:
     return found.protocol == _UDP and found.dport in ports and natt.demultiplex(udp.read(packet[found.offset :])[1]) is not natt.Kind.ESP
 
 
+@pytest.mark.covers("R2", "R3", "R4", "R5", "R6", "R7", "R57", "M12", "M14", "S36", "S40")
 @pytest.mark.parametrize("host", ["", "a", pytest.param("b", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
 def test_a_capture_gives_its_plain_packets(case: Case, host: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
