@@ -28,7 +28,8 @@ from dataclasses import replace
 from koura.address import Prefix
 from koura.errors import Malformed
 from koura.moment import Moment
-from koura.notices import Granted, KeySocketOpened, LocalAddresses, PathMtu, SocketBound
+from koura.notices import Granted, KeySocketOpened, LocalAddresses, Notice, PathMtu, SocketBound
+from koura.reasons import FRAG_TIMEOUT, HELD_FRAGMENT
 from koura.sadb.hot import SEQUENCE_LAST
 from koura.setkey.parse import parse as parse_script
 from koura.setkey.run import Answered, Refusal, run
@@ -89,6 +90,7 @@ class Node:
         self._identification = 0
         self._out: list[Sent] = []
         self._next_key_socket = 1
+        self._held = {True: (0, NO_TAGS), False: (0, NO_TAGS)}
         self._tell_stack(at)
 
     # -- configuration -------------------------------------------------------------------------------------------------
@@ -149,6 +151,11 @@ class Node:
                 self._take(self.stack.notice(Granted(one.slot, one.epoch, end, block), at), NO_TAGS, at)
         return self._leave()
 
+    def notice(self, notice: Notice, at: Moment) -> tuple[Sent, ...]:
+        """Tell the stack what only the host knows; what left because of it. Raises Refused."""
+        self._take(self.stack.notice(notice, at), NO_TAGS, at)
+        return self._leave()
+
     # -- packets and time ----------------------------------------------------------------------------------------------
 
     def receive(self, packet: bytes, at: Moment, tags: Tags = NO_TAGS) -> tuple[Sent, ...]:
@@ -157,6 +164,7 @@ class Node:
         results = self.stack.inbound([packet], at)
         outcome = results.outcomes[0]
         self._see(What.INBOUND, at, packet, tags, outcome)
+        self._note_held(outcome, tags, is_outbound=False)
         self._accept(outcome, tags, at)
         self._take(results.events, tags, at)
         return self._leave()
@@ -295,6 +303,7 @@ class Node:
         results = self.stack.outbound([packet], at, origin)
         outcome = results.outcomes[0]
         self._see(What.OUTBOUND, at, packet, tags, outcome, is_outbound=True)
+        self._note_held(outcome, tags, is_outbound=True)
         self._go(outcome, origin, tags, at)
         self._take(results.events, tags, at)
 
@@ -302,9 +311,10 @@ class Node:
         """Onto the link: what is protected as it is, what is clear cut to the path."""
         if isinstance(outcome, Forward | Bypass):
             for packet in outcome.packets:
-                self._onto_link(packet, origin, tags, at)
+                self._onto_link(packet, origin, tags, at, has_path=isinstance(outcome, Bypass) and not origin.is_forwarded)
 
-    def _onto_link(self, packet: bytes, origin: Origin, tags: Tags, at: Moment) -> None:
+    def _onto_link(self, packet: bytes, origin: Origin, tags: Tags, at: Moment, *, has_path: bool = False) -> None:
+        """has_path: what this host knows of the path to its destination counts; the stack sees to that for what it protects."""
         dst = packet[16:20] if packet[0] >> 4 == 4 else packet[24:40]
         if dst in self.addresses:
             self._see(What.DROPPED, at, packet, tags, note="to itself")
@@ -314,7 +324,7 @@ class Node:
             self._see(What.DROPPED, at, packet, tags, note="no route")
             return
         mtu_octets = self.interfaces[route.interface].mtu_octets
-        if not origin.is_forwarded:
+        if has_path:
             mtu_octets = min(mtu_octets, self.path_mtu.get(dst, mtu_octets))
         if len(packet) <= mtu_octets:
             self._put(route.interface, packet, tags, at)
@@ -340,18 +350,33 @@ class Node:
                 case Emit(packet, why):
                     self._see(What.EMITTED, at, packet, tags, note=why)
                     self._onto_link(packet, LOCAL, tags, at)
-                case Released(outcome, is_outbound):
-                    self._see(What.RELEASED, at, b"", tags, outcome, is_outbound=is_outbound)
-                    if is_outbound:
-                        self._go(outcome, FORWARDED, tags, at)
-                    else:
-                        self._accept(outcome, tags, at)
+                case Released():
+                    self._released(event, at)
                 case Tapped():
                     self.taps.append(event)
                 case Wanted():
                     self.wanted.append(event)
                 case TooBig(packet, mtu_octets):
                     self._narrow(packet[16:20] if packet[0] >> 4 == 4 else packet[24:40], mtu_octets, at)
+
+    # A held packet is not named when it is released: its tags are those of all that wait in that direction, until none does.
+
+    def _note_held(self, outcome: Outcome, tags: Tags, *, is_outbound: bool) -> None:
+        if isinstance(outcome, Held) and outcome.reason is not HELD_FRAGMENT:
+            count, known = self._held[is_outbound]
+            self._held[is_outbound] = (count + 1, known | tags)
+
+    def _released(self, event: Released, at: Moment) -> None:
+        count, tags = self._held[event.is_outbound]
+        if isinstance(event.outcome, Discard) and event.outcome.reason is FRAG_TIMEOUT:
+            tags = NO_TAGS
+        elif not isinstance(event.outcome, Held):
+            self._held[event.is_outbound] = (count - 1, tags if count > 1 else NO_TAGS)
+        self._see(What.RELEASED, at, b"", tags, event.outcome, is_outbound=event.is_outbound)
+        if event.is_outbound:
+            self._go(event.outcome, FORWARDED, tags, at)
+        else:
+            self._accept(event.outcome, tags, at)
 
     # -- inside: tables ------------------------------------------------------------------------------------------------
 

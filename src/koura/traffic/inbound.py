@@ -8,8 +8,8 @@
 
 Rules of the file:
 - A packet to another host is judged by policy with the history it has: none, or that of the tunnel it came in.
-- Fragments meet only fragments that came the same way: same protocols, endpoints and reqids, whatever the SPI (a rekey may fall
-  between two fragments).
+- Fragments meet only fragments that came the same way: same protocols (but for IPComp), endpoints and reqids, whatever the SPI (a
+  rekey may fall between two fragments).
 - A larval SA's packets wait with the history they have, so that nothing is authenticated twice.
 - Once something is stripped nothing is committed that a later refusal would have to take back: the window of an outer SA has
   moved though the inner packet is refused, as RFC 4303 §3.4.3 has it.
@@ -279,6 +279,11 @@ def _applied(sa: Association, was_tunnel: bool, src: bytes) -> Applied:
     return Applied(index.protocol, int(index.mode), was_tunnel, sa.agreement.spi, sa_src, index.dst, index.reqid)
 
 
-def _way(history: _History) -> tuple[tuple[int, bool, bytes, bytes, int], ...]:
-    """How a fragment came, as far as its companions must have come the same way."""
-    return tuple((int(applied.protocol), applied.was_tunnel, applied.src, applied.dst, applied.reqid) for applied in history)
+def _way(history: _History) -> tuple[tuple[int, bytes, bytes, int], ...]:
+    """How a fragment came, as far as its companions must have come the same way.
+
+    IPComp is left out, and whether an SA of mode any took a header off: of two fragments one may have compressed and the other not
+    (RFC 3173 §2.2), and plain IP in IP is then what such an SA sees (verify, rule 4).
+    """
+    seen = (applied for applied in history if applied.protocol is not Protocol.IPCOMP)
+    return tuple((int(applied.protocol), applied.src, applied.dst, applied.reqid) for applied in seen)

@@ -149,7 +149,7 @@ class Outbound:
         except Malformed as fault:
             raise Discarded(IP_MALFORMED) from fault
         if not self._is_policed(summary.version, origin):
-            return Bypass((packet,))
+            return Bypass(self._as_it_came(packet, origin))
         if summary.is_fragment:
             whole = plane.out_fragments.add(packet, at, plane.settings.limits, origin)
             if whole is None:
