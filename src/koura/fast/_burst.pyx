@@ -1,0 +1,326 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The fast path's engine: whole bursts, without the GIL, without a Python object or an allocation per packet.
+
+Directives: boundscheck is off because no Python container is indexed on the packet path. A peer's octets are read through the views
+of headers.pxd, which compare every offset with the length, and are written nowhere; indices into our own arrays are ours.
+
+One rule makes it identical to the reference: it answers a packet whole, or touches nothing and says "not mine" (koura.fast.path then
+asks the reference). What it knows it was told: SAs by `put_sa`, verdicts by `put_flow`; it decides no policy.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcmp, memcpy, memset
+
+from koura.fast.driver cimport CBC, CCM, CHACHA, CTR, GCM, GMAC, NO_CIPHER, Cipher, Driver, Job, Key, Mac, Recipe
+from koura.fast.engine cimport *
+from koura.fast.flows cimport *
+from koura.fast.headers cimport *
+
+from koura.sadb import hot as _hot
+
+assert (_hot.STATE, _hot.EPOCH, _hot.SEQUENCE_LAST, _hot.SEQUENCE_END, _hot.IV_NEXT, _hot.IV_LEFT, _hot.WINDOW_TOP) == (
+    STATE, EPOCH, SEQUENCE_LAST, SEQUENCE_END, IV_NEXT, IV_LEFT, WINDOW_TOP)
+assert (_hot.WINDOW_SEEN, _hot.ACCEPTED, _hot.PACKETS, _hot.OCTETS, _hot.USED_FIRST_NS, _hot.USED_LAST_NS, _hot.SOFT_TOLD) == (
+    WINDOW_SEEN, ACCEPTED, PACKETS, OCTETS, USED_FIRST_NS, USED_LAST_NS, SOFT_TOLD)
+
+ARENA_OCTETS = 8 << 20
+FORWARD, BYPASS, DISCARD, DELIVER, PUNT = PROTECTED, BYPASSED, DISCARDED, DELIVERED, PUNTED
+
+include "common.pxi"
+include "outbound.pxi"
+include "inbound.pxi"
+
+
+cdef class Burst:
+    """One engine. `capsules`: drivers, the preferred first. `pool`, `cursor`: koura.entropy.Pooled's memory. `seed`: 32 secret octets."""
+
+    def __cinit__(self, capsules, pool, cursor, bytes seed, int log2_sets=13):
+        cdef uint64_t seeds[4]
+        cdef uint8_t[::1] octets = pool
+        cdef uint64_t[::1] words = cursor
+        cdef int number
+        if len(seed) != 32 or not 0 < len(capsules) <= DRIVERS:
+            raise ValueError("32 octets of seed, and one or two drivers")
+        memcpy(seeds, PyBytes_AS_STRING(seed), 32)
+        for number, capsule in enumerate(capsules):
+            self.e.drivers[number] = <const Driver *> PyCapsule_GetPointer(capsule, "koura.driver")
+        self._pool, self._cursor, self._drivers = octets, words, tuple(capsules)
+        self.e.pool, self.e.pool_octets, self.e.pool_cursor = &octets[0], octets.shape[0], &words[0]
+        self.e.arena_octets = ARENA_OCTETS
+        self.e.arena = <uint8_t *> malloc(ARENA_OCTETS)
+        self.staging = <uint8_t *> malloc(ARENA_OCTETS)
+        self.e.dirty_room = <uint32_t> 2 << (log2_sets + 3)
+        self.e.dirty = <Flow **> calloc(self.e.dirty_room, sizeof(Flow *))
+        if not (
+            table_open(&self.e.outbound, log2_sets, seeds[0], seeds[1]) and table_open(&self.e.inbound, log2_sets, seeds[2], seeds[3])
+            and table_open(&self.e.spis, log2_sets, seeds[1], seeds[2]) and self.e.arena and self.staging and self.e.dirty
+        ):
+            raise MemoryError
+        self._kept, self.verdicts = {}, []
+
+    def __dealloc__(self):
+        cdef uint32_t i
+        for i in range(self.e.sa_count):
+            if self.e.sas[i].key != NULL:
+                self.e.drivers[self.e.sas[i].driver].destroy(self.e.sas[i].key)
+        table_close(&self.e.outbound)
+        table_close(&self.e.inbound)
+        table_close(&self.e.spis)
+        free(self.e.sas)
+        free(self.e.cells)
+        free(self.e.dirty)
+        free(self.e.dirty_sas)
+        free(self.e.arena)
+        free(self.staging)
+
+    # -- what it is told -----------------------------------------------------------------------------------------------
+
+    def configure(self, settings, ports):
+        """Take the tunables that the packet path reads. `ports`: of ESP in UDP; False where there are too many to look through."""
+        cdef int number = 0
+        self.e.ttl, self.e.hop_limit = settings.ttl & 0xFF, settings.hop_limit & 0xFF
+        self.e.ctr_compatibility = bool(settings.ctr_compatibility)
+        self.e.checks_source = bool(settings.check_tunnel_source)
+        self.e.clamps_mss = bool(settings.mss_clamp)
+        self.e.is_esp_on = bool(settings.esp_enable)
+        if len(ports) > PORTS:
+            return False
+        for number, port in enumerate(ports):
+            self.e.ports[number] = port
+        self.e.port_count = len(ports)
+        return True
+
+    def begin(self, uint64_t generation):
+        """The generation of everything flows depend on but SAs. Settle before it changes: verdicts are forgotten."""
+        if generation != self.e.generation:
+            self.e.generation = generation
+            self.verdicts.clear()
+
+    def set_cells(self, uint32_t count):
+        """Room for `count` relations; new ones have generation 0."""
+        cdef uint64_t *cells = <uint64_t *> realloc(self.e.cells, count * sizeof(uint64_t))
+        if cells == NULL:
+            raise MemoryError
+        self.e.cells = cells
+
+    def set_cell(self, uint32_t cell, uint64_t value):
+        """A relation's generation."""
+        self.e.cells[cell] = value
+
+    def put_sa(self, place, facts, words, ring):
+        """Tell of an SA: into `place`, or a new one (None); its place, or None where no driver has its algorithms.
+
+        facts: koura.fast.learn.Facts. words, ring: the memory of its Hot and its window (None: no ring), which is kept alive.
+        """
+        cdef uint32_t index = self._place(place)
+        cdef Sa *sa = &self.e.sas[index]
+        cdef uint64_t[::1] hot = words
+        cdef uint64_t[::1] bits
+        cdef uint32_t serial = sa.serial + 1
+        self._wipe(sa)
+        if not self._make_key(sa, facts):
+            return None
+        sa.serial = serial
+        sa.hot, sa.epoch = &hot[0], facts.epoch
+        self._kept[index] = (hot, ring)
+        if ring is not None:
+            bits = ring
+            sa.ring, sa.ring_mask = &bits[0], bits.shape[0] - 1
+        self._fill(sa, facts)
+        sa.is_taken = True
+        self._put_spi(index, sa, facts)
+        return index
+
+    cdef uint32_t _place(self, place) except? 0xFFFFFFFF:
+        cdef uint64_t room
+        if place is not None:
+            return place
+        if self.e.sa_count == self.sa_room:
+            room = self.sa_room * 2 if self.sa_room else 64
+            self.e.sas = <Sa *> realloc(self.e.sas, room * sizeof(Sa))
+            self.e.dirty_sas = <uint32_t *> realloc(self.e.dirty_sas, room * sizeof(uint32_t))
+            if self.e.sas == NULL or self.e.dirty_sas == NULL:
+                raise MemoryError
+            memset(self.e.sas + self.sa_room, 0, (room - self.sa_room) * sizeof(Sa))
+            self.sa_room = room
+        self.e.sa_count += 1
+        return self.e.sa_count - 1
+
+    cdef void _wipe(self, Sa *sa):
+        if sa.key != NULL:
+            self.e.drivers[sa.driver].destroy(sa.key)
+        memset(sa, 0, sizeof(Sa))
+
+    cdef bint _make_key(self, Sa *sa, facts) except -1:
+        cdef bytes key = facts.key
+        cdef bytes mac_key = facts.mac_key
+        cdef Recipe recipe
+        cdef int number
+        recipe.cipher, recipe.mac = <Cipher> <int> facts.cipher, <Mac> <int> facts.mac
+        recipe.key, recipe.key_octets = <const uint8_t *> PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key)
+        recipe.mac_key, recipe.mac_key_octets = <const uint8_t *> PyBytes_AS_STRING(mac_key), PyBytes_GET_SIZE(mac_key)
+        recipe.icv_octets = facts.icv_octets
+        for number in range(len(self._drivers)):
+            sa.key = self.e.drivers[number].make(&recipe)
+            if sa.key != NULL:
+                sa.driver = number
+                return True
+        return False
+
+    cdef int _fill(self, Sa *sa, facts) except -1:
+        cdef bytes salt = facts.salt
+        cdef bytes src = facts.src
+        sa.cell, sa.cell_value = facts.cell, facts.cell_value
+        sa.hard_packets, sa.hard_octets, sa.hard_ns = facts.hard
+        sa.soft_packets, sa.soft_octets, sa.soft_ns = facts.soft
+        sa.last_sequence, sa.nearly_spent = facts.last_sequence, facts.nearly_spent
+        sa.spi, sa.window, sa.mode = facts.spi, facts.window_packets, facts.mode
+        memset(sa.nonce, 0, 16)
+        sa.nonce[15] = 1
+        memcpy(sa.nonce, PyBytes_AS_STRING(salt), PyBytes_GET_SIZE(salt))
+        sa.salt_octets = PyBytes_GET_SIZE(salt)
+        sa.iv_octets, sa.icv_octets, sa.align_octets = facts.iv_octets, facts.icv_octets, facts.align_octets
+        sa.is_aead = facts.cipher in (GCM, GMAC, CCM, CHACHA)
+        sa.has_counter_iv, sa.has_esn, sa.is_padding_checked = facts.has_counter_iv, facts.has_esn, facts.is_padding_checked
+        sa.ecn_ingress, sa.copies_no_ecn, sa.takes_dscp, sa.df = facts.ecn_ingress, facts.copies_no_ecn, facts.takes_dscp, facts.df
+        sa.has_encapsulation = facts.ports is not None
+        sa.sport, sa.dport = facts.ports or (0, 0)
+        sa.has_src = any(src)
+        memcpy(sa.src, PyBytes_AS_STRING(src), PyBytes_GET_SIZE(src))
+        return 0
+
+    cdef int _put_spi(self, uint32_t index, Sa *sa, facts) except -1:
+        cdef bytes dst = facts.dst
+        cdef FlowKey key
+        cdef Flow *flow
+        memset(&key, 0, sizeof(FlowKey))
+        memcpy(&key.words[2], PyBytes_AS_STRING(dst), PyBytes_GET_SIZE(dst))
+        key.words[4], key.words[5] = sa.spi, 4 if PyBytes_GET_SIZE(dst) == 4 else 6
+        flow = table_place(&self.e.spis, &key)
+        table_claim(&self.e.spis, flow, &key)
+        flow.sa, flow.serial, flow.last_ns = index, sa.serial, 1
+        return 0
+
+    def set_outer(self, uint32_t place, bytes header):
+        """The IP header that an SA wraps packets in, lengths and checksum open."""
+        self.e.sas[place].outer_octets = PyBytes_GET_SIZE(header)
+        memcpy(self.e.sas[place].outer, PyBytes_AS_STRING(header), min(PyBytes_GET_SIZE(header), 40))
+
+    def drop_sa(self, uint32_t place):
+        """An SA is gone: its key is wiped, its place may be used again."""
+        cdef uint32_t serial = self.e.sas[place].serial
+        self._wipe(&self.e.sas[place])
+        self.e.sas[place].serial = serial
+        self._kept.pop(place, None)
+
+    def put_flow(self, bint is_outbound, key, int kind, verdict, facts):
+        """Tell of a verdict. key: (src, dst, protocol, sport, dport, tag), ports None where not visible. verdict: what `settled` gives
+        back. facts: (place of the SA or None, whether it wraps, room in octets, deadline in ns)."""
+        cdef FlowKey packed
+        cdef Flow *flow
+        cdef Head head
+        cdef Table *table = &self.e.outbound if is_outbound else &self.e.inbound
+        place, wraps, room, deadline = facts
+        self._key(key, &head)
+        key_of(&packed, &head, key[5])
+        flow = table_place(table, &packed)
+        if flow.is_dirty:
+            return False
+        table_claim(table, flow, &packed)
+        flow.generation, flow.kind, flow.is_tunnel, flow.is_ipv6 = self.e.generation, kind, wraps, head.version == 6
+        flow.room_octets, flow.deadline_ns, flow.policy = room, deadline, len(self.verdicts)
+        if place is not None:
+            flow.sa, flow.serial = place, self.e.sas[<uint32_t> place].serial
+        self.verdicts.append(verdict)
+        return True
+
+    cdef int _key(self, key, Head *head) except -1:
+        cdef bytes src = key[0]
+        cdef bytes dst = key[1]
+        memset(head, 0, sizeof(Head))
+        head.version = 4 if len(src) == 4 else 6
+        memcpy(head.src, PyBytes_AS_STRING(src), PyBytes_GET_SIZE(src))
+        memcpy(head.dst, PyBytes_AS_STRING(dst), PyBytes_GET_SIZE(dst))
+        head.protocol, head.has_ports = key[2], key[3] is not None
+        if head.has_ports:
+            head.sport, head.dport = key[3], key[4]
+        return 0
+
+    def serial(self, uint32_t place):
+        """Which SA this is in its place, counted."""
+        return self.e.sas[place].serial
+
+    # -- bursts of Python octets -----------------------------------------------------------------------------------------
+
+    cdef int _stage(self, list packets, int start) except -1:
+        """Copy packets into our memory, with room behind each; how many fit."""
+        cdef uint64_t used = 0
+        cdef Py_ssize_t octets
+        cdef bytes packet
+        cdef int count = 0
+        cdef int last = min(len(packets) - start, BURST)
+        while count < last:
+            packet = packets[start + count]
+            octets = PyBytes_GET_SIZE(packet)
+            if octets > 65535 or used + 2 * octets + HEADROOM + TAILROOM + 256 > ARENA_OCTETS // 2:
+                break
+            memcpy(self.staging + used, PyBytes_AS_STRING(packet), octets)
+            self.packets[count].data, self.packets[count].octets = self.staging + used, <uint32_t> octets
+            used += (octets + TAILROOM + 63) & ~63
+            count += 1
+        return count
+
+    def outbound(self, list packets, int start, uint64_t tag, uint64_t at_ns):
+        """Packets from `start` on: [(kind, octets, verdict), ...], ending before the first that is the reference's."""
+        cdef int count = self._stage(packets, start)
+        cdef int done
+        with nogil:
+            done = seal_burst(&self.e, self.packets, count, tag, at_ns)
+        return self._results(packets, start, done)
+
+    def inbound(self, list packets, int start, uint64_t at_ns):
+        """The same for packets that arrived."""
+        cdef int count = self._stage(packets, start)
+        cdef int done
+        with nogil:
+            done = open_burst(&self.e, self.packets, count, at_ns)
+        return self._results(packets, start, done)
+
+    cdef list _results(self, list packets, int start, int done):
+        cdef list found = []
+        cdef Packet *packet
+        cdef int i
+        for i in range(done):
+            packet = &self.packets[i]
+            octets = packets[start + i] if packet.result == packet.data else PyBytes_FromStringAndSize(
+                <char *> packet.result, packet.result_octets)
+            found.append((packet.kind, octets, self.verdicts[packet.flow.policy]))
+        return found
+
+    # -- settling --------------------------------------------------------------------------------------------------------
+
+    def settled(self):
+        """What was counted since the last time, and begin anew.
+
+        ([(verdict, kind, is IPv6, packets, octets, last ns)], [(place, sealed, octets, opened, octets)], tap's four counts)
+        """
+        cdef Flow *flow
+        cdef Sa *sa
+        cdef uint32_t i
+        flows, sas = [], []
+        for i in range(self.e.dirty_count):
+            flow = self.e.dirty[i]
+            flows.append((self.verdicts[flow.policy], flow.kind, bool(flow.is_ipv6), flow.packets, flow.octets, flow.last_ns))
+            flow.packets = flow.octets = flow.is_dirty = 0
+        for i in range(self.e.dirty_sa_count):
+            sa = &self.e.sas[self.e.dirty_sas[i]]
+            sas.append((self.e.dirty_sas[i], sa.sealed_packets, sa.sealed_octets, sa.opened_packets, sa.opened_octets))
+            sa.sealed_packets = sa.sealed_octets = sa.opened_packets = sa.opened_octets = 0
+            sa.is_dirty = False
+        self.e.dirty_count = self.e.dirty_sa_count = 0
+        tap = (self.e.tap_out_packets, self.e.tap_out_octets, self.e.tap_in_packets, self.e.tap_in_octets)
+        self.e.tap_out_packets = self.e.tap_out_octets = self.e.tap_in_packets = self.e.tap_in_octets = 0
+        return flows, sas, tap

@@ -1,0 +1,364 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The crypto driver over Intel's multi-buffer library (ipsec-mb 1.3 and later), made for exactly this.
+
+Directives: no Python container is indexed here; every C array has the length that its struct says. One thread at a time.
+
+GCM and GMAC are single calls, as fast alone as in company. All else goes through the job API: submit until the burst is in, flush,
+and every job is done. CBC with HMAC fills lanes of a wide manager; a burst below WIDE_BURST goes to a second manager of SSE code,
+which has few lanes and does not make a lone packet pay for sixteen.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free
+from libc.string cimport memcpy, memset
+from cpython.pycapsule cimport PyCapsule_New
+
+from koura.fast cimport driver as d
+from koura.fast cimport mb
+
+cdef extern from "stdlib.h" nogil:
+    int posix_memalign(void **, size_t, size_t)
+
+DEF WIDE_BURST = 8
+
+cdef struct MbKey:
+    d.Key base
+    uint32_t aes_octets
+    mb.IMB_CIPHER_MODE mode
+    mb.IMB_HASH_ALG hash
+    uint8_t raw[32]           # ChaCha20
+    uint8_t pads[2][64]       # HMAC: the inner and the outer hash after one block
+    uint8_t mac_k1[256]       # XCBC, CMAC: expanded, 16 octets aligned (the struct is aligned to 64)
+    uint8_t mac_k2[16]
+    uint8_t mac_k3[16]
+    uint8_t enc[256]
+    uint8_t dec[256]
+    mb.gcm_key_data gcm
+
+cdef mb.IMB_MGR *wide = NULL
+cdef mb.IMB_MGR *narrow = NULL
+
+
+cdef bint _hmac_pads(MbKey *key, const d.Recipe *recipe) noexcept nogil:
+    """Precompute one block of inner and outer hash. RFC 2104: all ESP keys are shorter than a block."""
+    cdef uint8_t block[128]
+    cdef uint32_t size = 128 if recipe.mac in (d.Mac.SHA384, d.Mac.SHA512) else 64
+    cdef uint32_t i
+    cdef int side
+    if recipe.mac_key_octets > size:
+        return False
+    for side in range(2):
+        memset(block, 0x36 if side == 0 else 0x5C, size)
+        for i in range(recipe.mac_key_octets):
+            block[i] ^= recipe.mac_key[i]
+        if recipe.mac == d.Mac.SHA1:
+            mb.IMB_SHA1_ONE_BLOCK(wide, block, key.pads[side])
+        elif recipe.mac == d.Mac.SHA256:
+            mb.IMB_SHA256_ONE_BLOCK(wide, block, key.pads[side])
+        elif recipe.mac == d.Mac.SHA384:
+            mb.IMB_SHA384_ONE_BLOCK(wide, block, key.pads[side])
+        elif recipe.mac == d.Mac.SHA512:
+            mb.IMB_SHA512_ONE_BLOCK(wide, block, key.pads[side])
+        else:
+            mb.IMB_MD5_ONE_BLOCK(wide, block, key.pads[side])
+    memset(block, 0, 128)
+    return True
+
+
+cdef bint _mac(MbKey *key, const d.Recipe *recipe) noexcept nogil:
+    if recipe.mac == d.Mac.NO_MAC:
+        key.hash = mb.IMB_AUTH_NULL
+        return True
+    if recipe.mac == d.Mac.XCBC:
+        if recipe.mac_key_octets != 16:
+            return False
+        mb.IMB_AES_XCBC_KEYEXP(wide, recipe.mac_key, key.mac_k1, key.mac_k2, key.mac_k3)
+        key.hash = mb.IMB_AUTH_AES_XCBC
+        return True
+    if recipe.mac == d.Mac.CMAC:
+        if recipe.mac_key_octets != 16:
+            return False
+        mb.IMB_AES_KEYEXP_128(wide, recipe.mac_key, key.mac_k1, key.dec)
+        mb.IMB_AES_CMAC_SUBKEY_GEN_128(wide, key.mac_k1, key.mac_k2, key.mac_k3)
+        key.hash = mb.IMB_AUTH_AES_CMAC
+        return True
+    key.hash = (
+        mb.IMB_AUTH_HMAC_SHA_1 if recipe.mac == d.Mac.SHA1 else mb.IMB_AUTH_HMAC_SHA_256 if recipe.mac == d.Mac.SHA256
+        else mb.IMB_AUTH_HMAC_SHA_384 if recipe.mac == d.Mac.SHA384 else mb.IMB_AUTH_HMAC_SHA_512 if recipe.mac == d.Mac.SHA512
+        else mb.IMB_AUTH_MD5
+    )
+    return _hmac_pads(key, recipe)
+
+
+cdef bint _aes(MbKey *key, const d.Recipe *recipe) noexcept nogil:
+    if recipe.key_octets == 16:
+        mb.IMB_AES_KEYEXP_128(wide, recipe.key, key.enc, key.dec)
+    elif recipe.key_octets == 24:
+        mb.IMB_AES_KEYEXP_192(wide, recipe.key, key.enc, key.dec)
+    elif recipe.key_octets == 32:
+        mb.IMB_AES_KEYEXP_256(wide, recipe.key, key.enc, key.dec)
+    else:
+        return False
+    return True
+
+
+cdef bint _cipher(MbKey *key, const d.Recipe *recipe) noexcept nogil:
+    if recipe.cipher in (d.Cipher.GCM, d.Cipher.GMAC):
+        if recipe.key_octets == 16:
+            mb.IMB_AES128_GCM_PRE(wide, recipe.key, &key.gcm)
+        elif recipe.key_octets == 24:
+            mb.IMB_AES192_GCM_PRE(wide, recipe.key, &key.gcm)
+        elif recipe.key_octets == 32:
+            mb.IMB_AES256_GCM_PRE(wide, recipe.key, &key.gcm)
+        else:
+            return False
+        return True
+    if recipe.cipher == d.Cipher.CHACHA:
+        if recipe.key_octets != 32:
+            return False
+        memcpy(key.raw, recipe.key, 32)
+        key.mode, key.hash = mb.IMB_CIPHER_CHACHA20_POLY1305, mb.IMB_AUTH_CHACHA20_POLY1305
+        return True
+    if recipe.cipher == d.Cipher.CCM:
+        if recipe.key_octets == 24:  # The library has no CCM with 192 bits.
+            return False
+        key.mode, key.hash = mb.IMB_CIPHER_CCM, mb.IMB_AUTH_AES_CCM
+        return _aes(key, recipe)
+    if recipe.cipher == d.Cipher.NO_CIPHER:
+        key.mode = mb.IMB_CIPHER_NULL
+        return _mac(key, recipe)
+    key.mode = mb.IMB_CIPHER_CBC if recipe.cipher == d.Cipher.CBC else mb.IMB_CIPHER_CNTR
+    return _mac(key, recipe) and _aes(key, recipe)
+
+
+cdef d.Key *make(const d.Recipe *recipe) noexcept nogil:
+    """Expand keys; NULL for what the library has not."""
+    cdef MbKey *key = NULL
+    if posix_memalign(<void **> &key, 64, sizeof(MbKey)) != 0:
+        return NULL
+    memset(key, 0, sizeof(MbKey))
+    key.base.cipher, key.base.mac, key.base.icv_octets = recipe.cipher, recipe.mac, recipe.icv_octets
+    key.base.key_octets = recipe.key_octets
+    if not _cipher(key, recipe):
+        destroy(&key.base)
+        return NULL
+    return &key.base
+
+
+cdef void destroy(d.Key *base) noexcept nogil:
+    """Wipe and free."""
+    memset(base, 0, sizeof(MbKey))
+    free(base)
+
+
+cdef inline void _gcm_seal(d.Job *job) noexcept nogil:
+    cdef MbKey *key = <MbKey *> job.key
+    cdef mb.gcm_context_data context
+    cdef uint8_t *icv = job.dst + job.octets
+    if key.base.key_octets == 16:
+        mb.IMB_AES128_GCM_ENC(wide, &key.gcm, &context, job.dst, job.src, job.octets, job.nonce, job.aad, job.aad_octets, icv,
+                              key.base.icv_octets)
+    elif key.base.key_octets == 32:
+        mb.IMB_AES256_GCM_ENC(wide, &key.gcm, &context, job.dst, job.src, job.octets, job.nonce, job.aad, job.aad_octets, icv,
+                              key.base.icv_octets)
+    else:
+        mb.IMB_AES192_GCM_ENC(wide, &key.gcm, &context, job.dst, job.src, job.octets, job.nonce, job.aad, job.aad_octets, icv,
+                              key.base.icv_octets)
+
+
+cdef inline void _gcm_open(d.Job *job) noexcept nogil:
+    cdef MbKey *key = <MbKey *> job.key
+    cdef mb.gcm_context_data context
+    if key.base.key_octets == 16:
+        mb.IMB_AES128_GCM_DEC(wide, &key.gcm, &context, job.dst, job.src, job.octets, job.nonce, job.aad, job.aad_octets, job.tag, 16)
+    elif key.base.key_octets == 32:
+        mb.IMB_AES256_GCM_DEC(wide, &key.gcm, &context, job.dst, job.src, job.octets, job.nonce, job.aad, job.aad_octets, job.tag, 16)
+    else:
+        mb.IMB_AES192_GCM_DEC(wide, &key.gcm, &context, job.dst, job.src, job.octets, job.nonce, job.aad, job.aad_octets, job.tag, 16)
+
+
+cdef void _gmac(d.Job *job, const uint8_t *clear) noexcept nogil:
+    """RFC 4543 §3: AAD, then IV (the end of the nonce), then the octets in clear; the tag into job.tag."""
+    cdef MbKey *key = <MbKey *> job.key
+    cdef mb.gcm_context_data context
+    cdef uint8_t head[32]
+    cdef uint32_t head_octets = job.aad_octets + 8
+    memcpy(head, job.aad, job.aad_octets)
+    memcpy(head + job.aad_octets, job.nonce + 4, 8)
+    # Pieces before the last must be whole blocks for UPDATE: SPI, number and IV are 16 octets, with ESN 20.
+    cdef uint32_t fill = 0 if head_octets == 16 else 12
+    if fill > job.octets:
+        fill = job.octets
+    memcpy(head + head_octets, clear, fill)
+    if key.base.key_octets == 16:
+        mb.IMB_AES128_GMAC_INIT(wide, &key.gcm, &context, job.nonce, 12)
+        mb.IMB_AES128_GMAC_UPDATE(wide, &key.gcm, &context, head, head_octets + fill)
+        mb.IMB_AES128_GMAC_UPDATE(wide, &key.gcm, &context, clear + fill, job.octets - fill)
+        mb.IMB_AES128_GMAC_FINALIZE(wide, &key.gcm, &context, job.tag, 16)
+    elif key.base.key_octets == 24:
+        mb.IMB_AES192_GMAC_INIT(wide, &key.gcm, &context, job.nonce, 12)
+        mb.IMB_AES192_GMAC_UPDATE(wide, &key.gcm, &context, head, head_octets + fill)
+        mb.IMB_AES192_GMAC_UPDATE(wide, &key.gcm, &context, clear + fill, job.octets - fill)
+        mb.IMB_AES192_GMAC_FINALIZE(wide, &key.gcm, &context, job.tag, 16)
+    else:
+        mb.IMB_AES256_GMAC_INIT(wide, &key.gcm, &context, job.nonce, 12)
+        mb.IMB_AES256_GMAC_UPDATE(wide, &key.gcm, &context, head, head_octets + fill)
+        mb.IMB_AES256_GMAC_UPDATE(wide, &key.gcm, &context, clear + fill, job.octets - fill)
+        mb.IMB_AES256_GMAC_FINALIZE(wide, &key.gcm, &context, job.tag, 16)
+
+
+cdef inline bint _is_equal(const uint8_t *a, const uint8_t *b, uint32_t octets) noexcept nogil:
+    """In the same time wherever they differ."""
+    cdef uint8_t different = 0
+    cdef uint32_t i
+    for i in range(octets):
+        different |= a[i] ^ b[i]
+    return different == 0
+
+
+cdef void _fill(mb.IMB_JOB *to, d.Job *job, bint seals) noexcept nogil:
+    """One job of the library. The MAC reads what is in front of the ciphertext with it: both lie in one buffer."""
+    cdef MbKey *key = <MbKey *> job.key
+    cdef bint is_aead = key.mode == mb.IMB_CIPHER_CCM or key.mode == mb.IMB_CIPHER_CHACHA20_POLY1305
+    to.cipher_mode, to.hash_alg = key.mode, key.hash
+    to.cipher_direction = mb.IMB_DIR_ENCRYPT if seals else mb.IMB_DIR_DECRYPT
+    # CCM authenticates the clear octets, everything else the ciphertext.
+    to.chain_order = mb.IMB_ORDER_CIPHER_HASH if seals != (key.mode == mb.IMB_CIPHER_CCM) else mb.IMB_ORDER_HASH_CIPHER
+    to.key_len_in_bytes = key.base.key_octets
+    to.user_data = job
+    to.iv = job.nonce
+    to.auth_tag_output = job.tag
+    to.msg_len_to_cipher_in_bytes = job.octets
+    to.dst = job.dst
+    if is_aead:
+        to.src = job.src
+        to.cipher_start_src_offset_in_bytes = to.hash_start_src_offset_in_bytes = 0
+        to.msg_len_to_hash_in_bytes = job.octets
+        if key.mode == mb.IMB_CIPHER_CCM:
+            to.enc_keys = to.dec_keys = key.enc
+            to.iv_len_in_bytes = 11
+            to.ccm_aad, to.ccm_aad_octets = job.aad, job.aad_octets
+            to.auth_tag_output_len_in_bytes = key.base.icv_octets
+        else:
+            to.enc_keys = to.dec_keys = key.raw
+            to.iv_len_in_bytes = 12
+            to.chacha_aad, to.chacha_aad_octets = job.aad, job.aad_octets
+            to.auth_tag_output_len_in_bytes = 16
+        return
+    to.enc_keys, to.dec_keys = key.enc, key.dec
+    if key.mode == mb.IMB_CIPHER_CNTR:
+        to.dec_keys = key.enc
+    to.iv_len_in_bytes = 16
+    to.src = (job.dst if seals else job.src) - job.head_octets
+    to.cipher_start_src_offset_in_bytes = job.head_octets
+    to.hash_start_src_offset_in_bytes = 0
+    to.msg_len_to_hash_in_bytes = job.head_octets + job.octets + job.tail_octets
+    to.auth_tag_output_len_in_bytes = key.base.icv_octets
+    if key.hash == mb.IMB_AUTH_AES_XCBC:
+        to.k1, to.k2, to.k3 = <const uint32_t *> key.mac_k1, key.mac_k2, key.mac_k3
+    elif key.hash == mb.IMB_AUTH_AES_CMAC:
+        to.cmac_key, to.skey1, to.skey2 = key.mac_k1, key.mac_k2, key.mac_k3
+    else:
+        to.ipad, to.opad = key.pads[0], key.pads[1]
+
+
+cdef void _run(d.Job **jobs, int count, bint seals) noexcept nogil:
+    """Every job that is none of GCM's through one manager: in, flushed, done."""
+    cdef mb.IMB_MGR *manager = wide if count >= WIDE_BURST else narrow
+    cdef mb.IMB_JOB *done
+    cdef int i
+    for i in range(count):
+        _fill(mb.IMB_GET_NEXT_JOB(manager), jobs[i], seals)
+        done = mb.IMB_SUBMIT_JOB_NOCHECK(manager)
+        if done != NULL:
+            (<d.Job *> done.user_data).is_right = done.status == mb.IMB_STATUS_COMPLETED
+    done = mb.IMB_FLUSH_JOB(manager)
+    while done != NULL:
+        (<d.Job *> done.user_data).is_right = done.status == mb.IMB_STATUS_COMPLETED
+        done = mb.IMB_FLUSH_JOB(manager)
+
+
+cdef void seal(d.Job **jobs, int count) noexcept nogil:
+    """Seal a burst: ciphertext and ICV into dst."""
+    cdef d.Job *rest[256]
+    cdef d.Job *job
+    cdef int i, others = 0
+    for i in range(count):
+        job = jobs[i]
+        if job.key.cipher == d.Cipher.GCM:
+            _gcm_seal(job)
+        elif job.key.cipher == d.Cipher.GMAC:
+            memcpy(job.dst, job.src, job.octets)
+            _gmac(job, job.dst)
+            memcpy(job.dst + job.octets, job.tag, job.key.icv_octets)
+        else:
+            if job.key.cipher not in (d.Cipher.CCM, d.Cipher.CHACHA):
+                memcpy(job.dst, job.src, job.octets)
+                memcpy(job.dst + job.octets, job.tail, job.tail_octets)
+            job.is_right = False
+            rest[others] = job
+            others += 1
+    if others:
+        _run(rest, others, True)
+        for i in range(others):
+            memcpy(rest[i].dst + rest[i].octets, rest[i].tag, rest[i].key.icv_octets)
+
+
+cdef void open_(d.Job **jobs, int count) noexcept nogil:
+    """Open a burst: clear octets into dst, is_right says whether they may be looked at."""
+    cdef d.Job *rest[256]
+    cdef uint8_t kept[256][4]
+    cdef d.Job *job
+    cdef int i, others = 0
+    for i in range(count):
+        job = jobs[i]
+        if job.key.cipher == d.Cipher.GCM:
+            _gcm_open(job)
+            job.is_right = _is_equal(job.tag, job.icv, job.key.icv_octets)
+        elif job.key.cipher == d.Cipher.GMAC:
+            _gmac(job, job.src)
+            job.is_right = _is_equal(job.tag, job.icv, job.key.icv_octets)
+            if job.is_right:
+                memcpy(job.dst, job.src, job.octets)
+        else:
+            if job.tail_octets:
+                # ESN's high half is hashed behind the ciphertext: it lies over the ICV's first octets for as long as that takes.
+                memcpy(kept[others], job.src + job.octets, 4)
+                memcpy(<uint8_t *> job.src + job.octets, job.tail, 4)
+            rest[others] = job
+            others += 1
+    if not others:
+        return
+    _run(rest, others, False)
+    for i in range(others):
+        job = rest[i]
+        if job.tail_octets:
+            memcpy(<uint8_t *> job.src + job.octets, kept[i], 4)
+        if job.key.cipher == d.Cipher.NO_CIPHER:
+            memcpy(job.dst, job.src, job.octets)
+        job.is_right = job.is_right and _is_equal(job.tag, job.icv, job.key.icv_octets)
+
+
+cdef d.Driver table
+table.name = "ipsec-mb"
+table.make = make
+table.destroy = destroy
+table.seal = seal
+table.open = open_
+
+
+def capsule():
+    """The driver as a capsule named koura.driver. Raises OSError where the library finds no manager for this processor."""
+    global wide, narrow
+    if wide == NULL:
+        wide, narrow = mb.alloc_mb_mgr(0), mb.alloc_mb_mgr(0)
+        if wide == NULL or narrow == NULL:
+            raise OSError("ipsec-mb has no memory for a manager")
+        mb.init_mb_mgr_auto(wide, NULL)
+        mb.init_mb_mgr_sse(narrow)
+    return PyCapsule_New(&table, "koura.driver", NULL)
+
+
+def version() -> str:
+    """The library's version."""
+    return mb.imb_get_version_str().decode()

@@ -1,0 +1,108 @@
+# What both directions need: is the SA alive, would this packet cross a limit, accounting.
+
+
+cdef inline void take_note(Engine *e, Flow *flow, uint32_t octets, uint64_t at_ns) noexcept nogil:
+    """One packet of this flow; Python's counters get it when they are settled."""
+    flow.packets += 1
+    flow.octets += octets
+    flow.last_ns = at_ns
+    if not flow.is_dirty:
+        flow.is_dirty = 1
+        e.dirty[e.dirty_count] = flow
+        e.dirty_count += 1
+
+
+cdef inline void take_note_of_sa(Engine *e, Sa *sa, uint32_t index) noexcept nogil:
+    if not sa.is_dirty:
+        sa.is_dirty = True
+        e.dirty_sas[e.dirty_sa_count] = index
+        e.dirty_sa_count += 1
+
+
+cdef inline bint is_current(Engine *e, Flow *flow, uint64_t at_ns) noexcept nogil:
+    """Whether what the flow remembers still holds; and there is room to note it."""
+    return flow.generation == e.generation and at_ns < flow.deadline_ns and e.dirty_count < e.dirty_room
+
+
+cdef inline Sa *live_sa(Engine *e, uint32_t index, uint32_t serial) noexcept nogil:
+    """The SA behind a handle, if it is the same one, usable, and nothing changed in its relation."""
+    cdef Sa *sa
+    if index >= e.sa_count:
+        return NULL
+    sa = &e.sas[index]
+    if not sa.is_taken or sa.serial != serial or sa.hot[EPOCH] != sa.epoch:
+        return NULL
+    if sa.hot[STATE] != 1 and sa.hot[STATE] != 2:  # mature, dying
+        return NULL
+    return sa if e.cells[sa.cell] == sa.cell_value else NULL
+
+
+cdef inline bint would_cross(const Sa *sa, uint32_t octets, uint64_t number, uint64_t at_ns) noexcept nogil:
+    """Whether this packet is its SA's first, or reaches a limit: the reference then tells key management. sadb.lifetime."""
+    cdef uint64_t packets = sa.hot[PACKETS] + 1
+    cdef uint64_t total = sa.hot[OCTETS] + octets
+    if sa.hot[USED_FIRST_NS] == 0 or packets >= sa.hard_packets or total >= sa.hard_octets or at_ns >= sa.hard_ns:
+        return True
+    if sa.hot[SOFT_TOLD]:
+        return False
+    if number > sa.nearly_spent or sa.hot[SEQUENCE_LAST] > sa.nearly_spent or sa.hot[WINDOW_TOP] > sa.nearly_spent:
+        return True
+    return packets >= sa.soft_packets or total >= sa.soft_octets or at_ns >= sa.soft_ns
+
+
+cdef inline void use(Sa *sa, uint32_t octets, uint64_t at_ns) noexcept nogil:
+    sa.hot[PACKETS] += 1
+    sa.hot[OCTETS] += octets
+    sa.hot[USED_LAST_NS] = at_ns
+
+
+cdef inline uint8_t *arena_take(Engine *e, uint64_t octets) noexcept nogil:
+    """Room for one result, 64 octets aligned; NULL: the burst ends here and goes on in the next."""
+    cdef uint64_t start = (e.arena_used + 63) & ~<uint64_t> 63
+    if start + octets > e.arena_octets:
+        return NULL
+    e.arena_used = start + octets
+    return e.arena + start
+
+
+cdef inline Job *job_for(Engine *e, Sa *sa, int number) noexcept nogil:
+    """The next job, in its driver's queue. `number`: of the packet."""
+    cdef Job *job = &e.jobs[number]
+    job.key = sa.key
+    e.queue[sa.driver][e.queued[sa.driver]] = job
+    e.queued[sa.driver] += 1
+    return job
+
+
+cdef inline void number_job(const Sa *sa, Job *job, uint64_t seq64, const uint8_t *iv) noexcept nogil:
+    """Nonce, AAD and tail. ESN's high half: in an AEAD's AAD (RFC 4106 §5), behind all for the others (RFC 4303 §2.2.1)."""
+    memcpy(job.nonce, sa.nonce, 16)
+    if sa.has_counter_iv:
+        memcpy(job.nonce + sa.salt_octets, iv, 8)
+    else:
+        memcpy(job.nonce, iv, sa.iv_octets)
+    job.tail_octets = 0
+    job.head_octets = 8 + sa.iv_octets
+    put32(job.aad, sa.spi)
+    if sa.has_esn:
+        put32(job.aad + 4, <uint32_t> (seq64 >> 32))
+        put32(job.aad + 8, <uint32_t> seq64)
+        job.aad_octets = 12
+        if not sa.is_aead:
+            memcpy(job.tail, job.aad + 4, 4)
+            job.tail_octets = 4
+    else:
+        put32(job.aad + 4, <uint32_t> seq64)
+        job.aad_octets = 8
+
+
+cdef inline void udp_checksum_ipv6(uint8_t *packet, uint32_t octets) noexcept nogil:
+    """RFC 8200 §8.1: UDP over IPv6 has a checksum."""
+    cdef uint32_t length = octets - IPV6_OCTETS
+    cdef uint16_t sum16
+    cdef uint64_t total = sum_of(packet + 8, 32) + swap16(<uint16_t> length) + swap16(17)
+    packet[46] = packet[47] = 0
+    sum16 = folded(total + sum_of(packet + IPV6_OCTETS, length))
+    if sum16 == 0:
+        sum16 = 0xFFFF
+    memcpy(packet + 46, &sum16, 2)

@@ -1,0 +1,123 @@
+"""What the engine of the fast path works on: SAs as C structs, the burst's packets, and the state of one engine."""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from koura.fast.driver cimport Driver, Job, Key
+from koura.fast.flows cimport Flow, Table
+
+cdef enum:
+    BURST = 256
+    DRIVERS = 2
+    HEADROOM = 64             # in front of what is opened, for the outer header of transport mode
+    TAILROOM = 80             # behind a packet that comes in: padding and trailer are written there
+    PORTS = 16
+
+# koura.sadb.hot: asserted against it when the engine is made.
+cdef enum:
+    STATE = 0
+    EPOCH = 1
+    SEQUENCE_LAST = 2
+    SEQUENCE_END = 3
+    IV_NEXT = 4
+    IV_LEFT = 5
+    WINDOW_TOP = 6
+    WINDOW_SEEN = 7
+    ACCEPTED = 8
+    PACKETS = 9
+    OCTETS = 10
+    USED_FIRST_NS = 11
+    USED_LAST_NS = 12
+    SOFT_TOLD = 13
+
+ctypedef struct Sa:
+    uint64_t *hot
+    uint64_t epoch
+    uint32_t serial
+    uint32_t cell             # index of its relation's generation
+    uint64_t cell_value
+    uint64_t hard_packets     # lifetimes; none: the largest number
+    uint64_t hard_octets
+    uint64_t hard_ns
+    uint64_t soft_packets
+    uint64_t soft_octets
+    uint64_t soft_ns
+    uint64_t last_sequence
+    uint64_t nearly_spent
+    Key *key
+    uint32_t driver
+    uint32_t spi
+    uint8_t nonce[16]         # salt in front, a counter block's end behind
+    uint8_t salt_octets
+    uint8_t iv_octets
+    uint8_t icv_octets
+    uint8_t align_octets      # of the cipher
+    bint is_aead
+    bint has_counter_iv
+    bint has_esn
+    bint is_padding_checked
+    bint is_taken             # this place of the array is in use
+    uint8_t mode              # PF_KEY's: 0 any, 1 transport, 2 tunnel
+    uint8_t ecn_ingress       # 0 forbidden, 1 allowed, 2 copied
+    bint copies_no_ecn        # egress: the inner code stays
+    bint takes_dscp
+    uint8_t df                # 0 clear, 1 set, 2 copied
+    bint has_encapsulation
+    uint16_t sport
+    uint16_t dport
+    uint8_t outer_octets      # 0: it was never seen to wrap
+    uint8_t outer[40]         # template of the header that it wraps in
+    uint8_t src[16]
+    bint has_src
+    uint64_t *ring
+    uint64_t ring_mask
+    uint64_t window
+    uint64_t sealed_packets   # since the last settling
+    uint64_t sealed_octets
+    uint64_t opened_packets
+    uint64_t opened_octets
+    uint64_t opened_encapsulated
+    bint is_dirty
+
+ctypedef struct Packet:
+    uint8_t *data             # sealing may write TAILROOM octets behind it
+    uint32_t octets
+    uint32_t result_octets
+    uint8_t *result
+    Flow *flow
+    uint8_t kind
+
+ctypedef struct Engine:
+    Table outbound
+    Table inbound
+    Table spis
+    Sa *sas
+    uint32_t sa_count
+    uint64_t *cells
+    uint64_t generation
+    const Driver *drivers[DRIVERS]
+    uint8_t *pool             # random octets, shared with the reference: koura.entropy.Pooled
+    uint64_t *pool_cursor
+    uint64_t pool_octets
+    uint8_t *arena            # results
+    uint64_t arena_octets
+    uint64_t arena_used
+    uint16_t ports[PORTS]
+    int port_count
+    uint8_t ttl
+    uint8_t hop_limit
+    bint ctr_compatibility
+    bint checks_source
+    bint clamps_mss
+    bint is_esp_on
+    uint64_t tap_out_packets
+    uint64_t tap_out_octets
+    uint64_t tap_in_packets
+    uint64_t tap_in_octets
+    Flow **dirty
+    uint32_t dirty_count
+    uint32_t dirty_room
+    uint32_t *dirty_sas
+    uint32_t dirty_sa_count
+    Job jobs[BURST]
+    Job *queue[DRIVERS][BURST]
+    int queued[DRIVERS]
