@@ -216,9 +216,14 @@ cdef class Burst:
         self.e.sas[place].serial = serial
         self._kept.pop(place, None)
 
-    def put_flow(self, bint is_outbound, key, int kind, verdict, facts):
-        """Tell of a verdict. key: (src, dst, protocol, sport, dport, tag), ports None where not visible. verdict: what `settled` gives
-        back. facts: (place of the SA or None, whether it wraps, room in octets, deadline in ns)."""
+    def add_verdict(self, verdict):
+        """What `settled` and the bursts give back for flows of this verdict; its number until the next generation."""
+        self.verdicts.append(verdict)
+        return len(self.verdicts) - 1
+
+    def put_flow(self, bint is_outbound, key, int kind, uint32_t verdict, facts):
+        """Tell of a flow. key: (src, dst, protocol, sport, dport, tag), ports None where not visible. facts: (place of the SA or None,
+        whether it wraps, room in octets, deadline in ns). False: what lies in its place is not settled."""
         cdef FlowKey packed
         cdef Flow *flow
         cdef Head head
@@ -231,10 +236,9 @@ cdef class Burst:
             return False
         table_claim(table, flow, &packed)
         flow.generation, flow.kind, flow.is_tunnel, flow.is_ipv6 = self.e.generation, kind, wraps, head.version == 6
-        flow.room_octets, flow.deadline_ns, flow.policy = room, deadline, len(self.verdicts)
+        flow.room_octets, flow.deadline_ns, flow.policy = room, deadline, verdict
         if place is not None:
             flow.sa, flow.serial = place, self.e.sas[<uint32_t> place].serial
-        self.verdicts.append(verdict)
         return True
 
     cdef int _key(self, key, Head *head) except -1:
@@ -252,6 +256,18 @@ cdef class Burst:
     def serial(self, uint32_t place):
         """Which SA this is in its place, counted."""
         return self.e.sas[place].serial
+
+    def shape(self, bytes packet):
+        """(src, dst, protocol, sport, dport) of a packet of the kind that the engine takes, ports None where not visible; else None."""
+        cdef Head head
+        cdef View v
+        v.data, v.octets = <const uint8_t *> PyBytes_AS_STRING(packet), <uint32_t> min(PyBytes_GET_SIZE(packet), 0xFFFFFFF)
+        if not parse(v, &head):
+            return None
+        length = 4 if head.version == 4 else 16
+        ports = (head.sport, head.dport) if head.has_ports else (None, None)
+        return (PyBytes_FromStringAndSize(<char *> head.src, length), PyBytes_FromStringAndSize(<char *> head.dst, length),
+                head.protocol, *ports)
 
     # -- bursts of Python octets -----------------------------------------------------------------------------------------
 
@@ -288,6 +304,32 @@ cdef class Burst:
         with nogil:
             done = open_burst(&self.e, self.packets, count, at_ns)
         return self._results(packets, start, done)
+
+    def repeat(self, list packets, int rounds, bint is_outbound, uint64_t tag, uint64_t at_ns):
+        """For benchmarks: the same burst `rounds` times in memory, without Python; how many packets were answered."""
+        cdef int count = self._stage(packets, 0)
+        cdef uint64_t done = 0
+        cdef int i
+        with nogil:
+            for i in range(rounds):
+                self.e.pool_cursor[0] = 0  # The same dice each time: nothing of this leaves the machine.
+                done += seal_burst(&self.e, self.packets, count, tag, at_ns) if is_outbound else open_burst(
+                    &self.e, self.packets, count, at_ns)
+        return done
+
+    def repeat_crypto(self, list packets, int rounds, uint64_t tag, uint64_t at_ns):
+        """For benchmarks: the crypto of such a burst alone, `rounds` times; the limit. How many packets that were."""
+        cdef int count = self._stage(packets, 0)
+        cdef uint64_t done = 0
+        cdef int i, number
+        with nogil:
+            seal_burst(&self.e, self.packets, count, tag, at_ns)
+            for i in range(rounds):
+                for number in range(DRIVERS):
+                    if self.e.queued[number]:
+                        self.e.drivers[number].seal(self.e.queue[number], self.e.queued[number])
+                        done += self.e.queued[number]
+        return done
 
     cdef list _results(self, list packets, int start, int done):
         cdef list found = []

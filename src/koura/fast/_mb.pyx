@@ -22,18 +22,18 @@ cdef extern from "stdlib.h" nogil:
 DEF WIDE_BURST = 8
 
 cdef struct MbKey:
-    d.Key base
-    uint32_t aes_octets
+    d.Key base                # 16 octets
     mb.IMB_CIPHER_MODE mode
     mb.IMB_HASH_ALG hash
-    uint8_t raw[32]           # ChaCha20
-    uint8_t pads[2][64]       # HMAC: the inner and the outer hash after one block
-    uint8_t mac_k1[256]       # XCBC, CMAC: expanded, 16 octets aligned (the struct is aligned to 64)
-    uint8_t mac_k2[16]
-    uint8_t mac_k3[16]
+    uint8_t spare[40]         # so that all below is aligned as the library wants it: the struct itself is to 64
+    mb.gcm_key_data gcm
     uint8_t enc[256]
     uint8_t dec[256]
-    mb.gcm_key_data gcm
+    uint8_t mac_k1[256]       # XCBC, CMAC: expanded
+    uint8_t mac_k2[16]
+    uint8_t mac_k3[16]
+    uint8_t raw[32]           # ChaCha20
+    uint8_t pads[2][64]       # HMAC: the inner and the outer hash after one block
 
 cdef mb.IMB_MGR *wide = NULL
 cdef mb.IMB_MGR *narrow = NULL

@@ -88,7 +88,7 @@ cdef inline void number_job(const Sa *sa, Job *job, uint64_t seq64, const uint8_
         put32(job.aad + 4, <uint32_t> (seq64 >> 32))
         put32(job.aad + 8, <uint32_t> seq64)
         job.aad_octets = 12
-        if not sa.is_aead:
+        if not sa.is_aead and sa.icv_octets:
             memcpy(job.tail, job.aad + 4, 4)
             job.tail_octets = 4
     else:

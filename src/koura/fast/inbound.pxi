@@ -252,7 +252,7 @@ cdef bint accept(Engine *e, Packet *packet, const Arrived *a, const Job *job, ui
         if sa.mode == 2 or sa.has_encapsulation or not rejoin(a, packet, next_header, octets):
             return False
         shown = packet.result_octets
-    flow = judge(e, packet, <uint64_t> a.sa << 32 | a.serial, at_ns)
+    flow = judge(e, packet, <uint64_t> is_tunnel << 63 | <uint64_t> a.sa << 32 | a.serial, at_ns)
     if flow == NULL or would_cross(sa, packet.result_octets, a.seq64, at_ns):
         return False
     commit(sa, a.seq64)

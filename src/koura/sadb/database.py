@@ -42,6 +42,7 @@ class Database:
         self._bounds = bounds
         self._all: dict[_Spi, Association] = {}
         self._ports: dict[_Port, int] = {}  # where SAs expect ESP in UDP -> how many
+        self._udp_ports: dict[int, int] = {}  # the same by port alone
         self._slots: dict[int, Association] = {}
         self._pairs: dict[_Pair, dict[int, Association]] = {}
         self._relations: dict[_Relation, dict[int, Association]] = {}
@@ -50,6 +51,7 @@ class Database:
         self._windows_octets = 0
         self.generation = 0
         self.noted: Callable[[Association], None] = _nobody
+        self.relation_changed: Callable[[SaIndex], None] = _nobody
 
     def __len__(self) -> int:
         return len(self._all)
@@ -88,6 +90,10 @@ class Database:
     def expects_udp(self, dst: bytes, port: int) -> bool:
         """Whether some SA to this destination has ESP in UDP to this port. RFC 3948 §2.1."""
         return (dst, port) in self._ports
+
+    def udp_ports(self) -> frozenset[int]:
+        """Every port that some SA expects ESP in UDP on."""
+        return frozenset(self._udp_ports)
 
     def has_spi(self, dst: bytes, protocol: Protocol, spi: int, src: bytes = b"") -> bool:
         """Whether the number is taken."""
@@ -172,6 +178,7 @@ class Database:
         """Take an SA out; its block rests until no worker can hold it."""
         if self._all.get(_key_of(sa.agreement)) is not sa:
             return
+        self.relation_changed(sa.agreement.index)
         del self._all[_key_of(sa.agreement)]
         del self._slots[sa.slot]
         _drop(self._pairs, _pair_of(sa.agreement.index), sa.order)
@@ -260,6 +267,7 @@ class Database:
         self._slots[sa.slot] = sa
         self._pair(sa)
         self._count_port(sa.agreement, 1)
+        self.relation_changed(sa.agreement.index)
         if sa.window is not None:
             self._windows_octets += 8 * words_for(sa.window.packets)
         self.generation += 1
@@ -272,10 +280,9 @@ class Database:
     def _count_port(self, agreement: Agreement, change: int) -> None:
         if agreement.encapsulation is None:
             return
-        port = (agreement.index.dst, agreement.encapsulation.dport)
-        self._ports[port] = self._ports.get(port, 0) + change
-        if not self._ports[port]:
-            del self._ports[port]
+        port = agreement.encapsulation.dport
+        _add(self._ports, (agreement.index.dst, port), change)
+        _add(self._udp_ports, port, change)
 
     def _move(self, sa: Association, old: Agreement) -> None:
         """File an SA under what its agreement says now, keeping its place where the relation is the same."""
@@ -284,6 +291,8 @@ class Database:
         self._count_port(old, -1)
         self._count_port(sa.agreement, 1)
         before, now = old.index, sa.agreement.index
+        self.relation_changed(before)
+        self.relation_changed(now)
         if _pair_of(before) != _pair_of(now):
             _drop(self._pairs, _pair_of(before), sa.order)
             self._pairs.setdefault(_pair_of(now), {})[sa.order] = sa
@@ -295,8 +304,8 @@ class Database:
             self._all[_key_of(sa.agreement)] = sa
 
 
-def _nobody(_: Association) -> None:
-    return None
+def _nobody(_: object) -> None:
+    """Nobody listens."""
 
 
 def _pair_of(index: SaIndex) -> _Pair:
@@ -305,6 +314,12 @@ def _pair_of(index: SaIndex) -> _Pair:
 
 def _relation_of(index: SaIndex) -> _Relation:
     return (*_pair_of(index), index.reqid)
+
+
+def _add(counts: dict[_K, int], key: _K, change: int) -> None:
+    counts[key] = counts.get(key, 0) + change
+    if not counts[key]:
+        del counts[key]
 
 
 def _drop(filed: dict[_K, dict[int, Association]], key: _K, order: int) -> None:

@@ -71,6 +71,11 @@ class Window:
             self._ring[highest // WORD_BITS & self._mask] = (2 << highest % WORD_BITS) - 1
 
     @property
+    def ring(self) -> memoryview:
+        """The words of the ring, shared with the fast path."""
+        return self._ring
+
+    @property
     def top(self) -> int:
         """The highest number authenticated, 0 for none."""
         return int(self._hot.words[WINDOW_TOP])

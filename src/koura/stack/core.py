@@ -22,7 +22,7 @@ Example, a packet through an empty stack:
     True
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,7 +31,7 @@ from koura.crypto.driver import Support
 from koura.crypto.registry import Registry
 from koura.enc.filter import Filter, Rule
 from koura.enc.tap import Tap
-from koura.entropy import Entropy
+from koura.entropy import Entropy, Pooled
 from koura.errors import Bug, Refused
 from koura.moment import Moment
 from koura.notices import (
@@ -87,11 +87,28 @@ class Answer:
 
 
 class Fast(Protocol):
-    """A fast path: identical to the reference for what it takes, and it takes nothing before it knows that it can. None: not mine."""
+    """A fast path: identical to the reference for what it takes, and it takes nothing before it knows that it can.
 
-    def outbound(self, packet: bytes, origin: Origin, at: Moment) -> Outcome | None: ...
+    Bursts: outcomes for packets[start:], in order; fewer than there are packets means that the next one is the reference's, and what
+    that made of it may be learned. `settle` brings its counts to where they are read.
+    """
 
-    def inbound(self, packet: bytes, at: Moment) -> Outcome | None: ...
+    def outbound(self, packets: list[bytes], start: int, origin: Origin, at: Moment) -> list[Outcome]: ...
+
+    def inbound(self, packets: list[bytes], start: int, at: Moment) -> list[Outcome]: ...
+
+    def learn_outbound(self, packet: bytes, origin: Origin, at: Moment) -> None: ...
+
+    def learn_inbound(self, packet: bytes, outcome: Outcome, at: Moment) -> None: ...
+
+    def settle(self) -> None: ...
+
+
+MakeFast = Callable[[Plane, Outbound, Inbound, Pooled], Fast]
+
+
+# Notices that leave every flow's fate as it was; a changed SA has a generation of its own.
+_NO_NEWS_FOR_FLOWS = (Granted, KeySocketOpened, KeySocketGone, PeerMoved, SendDummy)
 
 
 def _support(settings: Settings) -> Support:
@@ -104,6 +121,7 @@ class Stack:
 
     arena: where the hot blocks live, if not in memory of its own; then who has it says when blocks may be used again (`quiesce`).
     acquires_from: the number before its first ACQUIRE's.
+    fast: makes the fast path (koura.fast.path.FastPath); it and the reference then draw from one pool of entropy.
     """
 
     def __init__(
@@ -114,10 +132,12 @@ class Stack:
         *,
         has_ledger: bool = False,
         rule: Rule | None = None,
-        fast: Fast | None = None,
+        fast: MakeFast | None = None,
         arena: Arena | None = None,
         acquires_from: int = 0,
     ) -> None:
+        pool = entropy if isinstance(entropy, Pooled) else Pooled(entropy) if fast is not None else None
+        entropy = pool if pool is not None else entropy
         self._settings = settings if settings is not None else Settings()
         known = registry if registry is not None else registries.default()
         self.arena = arena if arena is not None else Arena()
@@ -136,7 +156,7 @@ class Stack:
         self._keys.connect(self.server, self._plane.events)
         self._outbound = Outbound(self._plane)
         self._inbound = Inbound(self._plane)
-        self._fast = fast
+        self._fast = fast(self._plane, self._outbound, self._inbound, pool) if fast is not None and pool is not None else None
         self._generation = 0
         self._at = Moment(0)
 
@@ -145,22 +165,45 @@ class Stack:
     def outbound(self, packets: Iterable[bytes], at: Moment, origin: Origin = LOCAL) -> Results:
         """Packets about to leave: one outcome each."""
         self._tick(at)
-        fast = self._fast
-        outcomes = []
-        for packet in packets:
-            outcome = fast.outbound(packet, origin, at) if fast is not None else None
-            outcomes.append(outcome if outcome is not None else self._outbound.send(packet, origin, at))
+        if self._fast is not None:
+            outcomes = self._fast_outbound(self._fast, list(packets), origin, at)
+        else:
+            outcomes = [self._outbound.send(packet, origin, at) for packet in packets]
         return Results(tuple(outcomes), self._plane.take_events())
 
     def inbound(self, packets: Iterable[bytes], at: Moment) -> Results:
         """Packets that arrived: one outcome each."""
         self._tick(at)
-        fast = self._fast
-        outcomes = []
-        for packet in packets:
-            outcome = fast.inbound(packet, at) if fast is not None else None
-            outcomes.append(outcome if outcome is not None else self._inbound.receive(packet, at))
+        if self._fast is not None:
+            outcomes = self._fast_inbound(self._fast, list(packets), at)
+        else:
+            outcomes = [self._inbound.receive(packet, at) for packet in packets]
         return Results(tuple(outcomes), self._plane.take_events())
+
+    def _fast_outbound(self, fast: Fast, packets: list[bytes], origin: Origin, at: Moment) -> list[Outcome]:
+        """The fast path as far as it goes, the reference for one packet, and so on."""
+        outcomes: list[Outcome] = []
+        while len(outcomes) < len(packets):
+            answered = fast.outbound(packets, len(outcomes), origin, at)
+            outcomes += answered
+            if not answered:
+                packet = packets[len(outcomes)]
+                outcomes.append(self._outbound.send(packet, origin, at))
+                fast.learn_outbound(packet, origin, at)
+        fast.settle()
+        return outcomes
+
+    def _fast_inbound(self, fast: Fast, packets: list[bytes], at: Moment) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        while len(outcomes) < len(packets):
+            answered = fast.inbound(packets, len(outcomes), at)
+            outcomes += answered
+            if not answered:
+                packet = packets[len(outcomes)]
+                outcomes.append(self._inbound.receive(packet, at))
+                fast.learn_inbound(packet, outcomes[-1], at)
+        fast.settle()
+        return outcomes
 
     # -- key management ------------------------------------------------------------------------------------------------
 
@@ -187,6 +230,7 @@ class Stack:
         """Take note of it. Raises Refused for a socket's policy that may not be, with nothing changed."""
         self._tick(at)
         plane = self._plane
+        plane.generation += not isinstance(notice, _NO_NEWS_FOR_FLOWS)
         match notice:
             case Granted(slot, epoch, sequence_end, iv_count):
                 sa = self.sadb.by_handle(slot, epoch)

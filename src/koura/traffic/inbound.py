@@ -221,7 +221,7 @@ class Inbound:
             raise Discarded(IP_MALFORMED) from fault
         if not history and plane.is_ours(flow.dst):
             self._learn(packet, summary, at)
-        entry = self._entry(flow)
+        entry = self.entry(flow)
         if entry is not None:
             entry.use(len(packet), at)
         action = entry.policy.action if entry is not None else Action.NONE
@@ -241,9 +241,9 @@ class Inbound:
         report = icmp.read_report(packet, summary)
         sa = icmp.associate(report, plane.sadb) if report is not None else None
         if report is not None and sa is not None:
-            plane.paths.learn(sa, report, plane.settings, at)
+            plane.generation += plane.paths.learn(sa, report, plane.settings, at)
 
-    def _entry(self, flow: Flow) -> Entry | None:
+    def entry(self, flow: Flow) -> Entry | None:
         """The policy: of the socket that gets the packet, else the SPD's; None: the default. R27."""
         plane = self._plane
         socket = plane.sockets.find(flow)

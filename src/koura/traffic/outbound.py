@@ -157,8 +157,8 @@ class Outbound:
             packet, origin = whole.packet, replace(origin, fragment_octets=whole.fragment_octets)
             summary = summarise(packet)
         flow = flow_of(summary, packet)
-        entry = self._entry(flow, packet, origin)
-        action = self._action(entry, summary.version)
+        entry = self.entry(flow, packet, origin)
+        action = self.action(entry, summary.version)
         if entry is not None:
             entry.use(len(packet), at)
         if action is Action.DISCARD:
@@ -173,7 +173,7 @@ class Outbound:
         has_own = origin.socket and plane.spd.socket_policy(origin.socket, Direction.OUTBOUND) is not None
         return bool(has_own) or plane.settings.of(version).def_policy == 0 or plane.spd.has_policies(Direction.OUTBOUND)
 
-    def _entry(self, flow: Flow, packet: bytes, origin: Origin) -> Entry | None:
+    def entry(self, flow: Flow, packet: bytes, origin: Origin) -> Entry | None:
         """The policy: the socket's own, else the SPD's first match; None: the default. R27."""
         plane = self._plane
         own = plane.spd.socket_policy(origin.socket, Direction.OUTBOUND) if origin.socket else None
@@ -187,7 +187,8 @@ class Outbound:
                 return found if found is not None and found.policy.action is Action.IPSEC else None
         return entry
 
-    def _action(self, entry: Entry | None, version: int) -> Action:
+    def action(self, entry: Entry | None, version: int) -> Action:
+        """What is done under a policy, or by default for an IP version. R26."""
         if entry is not None:
             return entry.policy.action
         return Action.DISCARD if self._plane.settings.of(version).def_policy == 0 else Action.NONE

@@ -61,6 +61,7 @@ class Plane:
     local: frozenset[bytes] | None = None
     ports: frozenset[int] = frozenset((natt.PORT,))
     events: list[Event] = field(default_factory=list)
+    generation: int = 0  # moves with everything but policies and SAs that a flow's fate depends on
     out_fragments: Reassembly = field(default_factory=Reassembly)
     in_fragments: Reassembly = field(default_factory=Reassembly)
 

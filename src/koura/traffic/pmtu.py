@@ -77,6 +77,12 @@ class Paths:
             sizes.append(link)
         return min(sizes, default=None)
 
+    def until_ns(self, sa: Association, at: Moment) -> int | None:
+        """Until when what was learned for this SA holds; None: nothing was."""
+        index = sa.agreement.index
+        learned = self._learned.get((index.dst, int(index.protocol), sa.agreement.spi))
+        return learned.deadline_ns if learned is not None and learned.deadline_ns > at.ns else None
+
     def due(self, at: Moment) -> None:
         """Forget what is too old: the path may have become wider (RFC 1191 §6.3)."""
         while (deadline := self.next_deadline()) is not None and deadline <= at:

@@ -1,0 +1,51 @@
+"""Which native pieces of the fast path are here, and an engine of them. Without any, the reference works alone."""
+
+import importlib
+from typing import Any
+
+from koura.entropy import Pooled
+from koura.errors import KouraError
+
+_MODULES = {"ipsec-mb": "koura.fast._mb", "openssl": "koura.fast._crypto"}  # the preferred first
+PUNT, FORWARD, BYPASS, DISCARD, DELIVER = 0, 1, 2, 3, 4  # koura.fast.flows.Kind
+
+
+class Absent(KouraError):
+    """The fast path is not here; the text says what is missing."""
+
+
+def found() -> dict[str, str]:
+    """The drivers that load, with their libraries' versions."""
+    versions = {}
+    for name, module in _MODULES.items():
+        try:
+            loaded = importlib.import_module(module)
+            loaded.capsule()
+        except (ImportError, OSError):
+            continue
+        versions[name] = str(loaded.version())
+    return versions
+
+
+def why_not() -> str:
+    """What is missing, in a sentence; '' where nothing is."""
+    try:
+        importlib.import_module("koura.fast._burst")
+    except ImportError:
+        return "the extension was not built: a C compiler and Cython were missing when Koura was installed"
+    if not found():
+        return "no crypto driver was built: neither ipsec-mb (libipsec-mb-dev) nor OpenSSL's headers (libssl-dev) were there"
+    return ""
+
+
+def engine(pool: Pooled, log2_sets: int = 13, names: tuple[str, ...] = ()) -> Any:
+    """An engine over the drivers that are here (`names`: only these). Raises Absent."""
+    missing = why_not()
+    if missing:
+        raise Absent(missing)
+    chosen = [name for name in found() if not names or name in names]
+    if not chosen:
+        raise Absent(f"no driver {' or '.join(names)} here")
+    capsules = [importlib.import_module(_MODULES[name]).capsule() for name in chosen]
+    burst = importlib.import_module("koura.fast._burst")
+    return burst.Burst(capsules, pool.memory, pool.cursor, pool.seed, log2_sets)
