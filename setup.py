@@ -10,14 +10,16 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import BaseError, CCompilerError
 
 ROOM = Path("src/koura/fast")
 FLAGS = ["-O3", "-fno-strict-aliasing", "-Wno-unused-function"]
+FAILURES = (BaseError, CCompilerError, OSError)
 WANTED = {"_burst": ("", []), "_mb": ("intel-ipsec-mb.h", ["IPSec_MB"]), "_crypto": ("openssl/evp.h", ["crypto"])}
 
 
 def say(line: str) -> None:
-    print(f"koura: {line}", file=sys.stderr)
+    sys.stderr.write(f"koura: {line}\n")
 
 
 class Optional(build_ext):
@@ -30,7 +32,7 @@ class Optional(build_ext):
     def build_extension(self, ext: Extension) -> None:
         try:
             super().build_extension(ext)
-        except Exception as error:  # whatever a compiler does wrong: the reference answers then
+        except FAILURES as error:  # whatever a compiler does wrong: the reference answers then
             say(f"no {ext.name}: {str(error).splitlines()[0]}")
 
     def _has_header(self, ext: Extension) -> bool:
@@ -42,7 +44,7 @@ class Optional(build_ext):
             probe.write_text(f"#include <{header}>\n")
             try:
                 self.compiler.compile([str(probe)], output_dir=folder, include_dirs=ext.include_dirs)
-            except Exception:  # no compiler, or no such header
+            except FAILURES:  # no compiler, or no such header
                 say(f"no {ext.name}: {header} is not here")
                 return False
         return True

@@ -160,6 +160,11 @@ class Stack:
         self._generation = 0
         self._at = Moment(0)
 
+    @property
+    def fast_path(self) -> Fast | None:
+        """The fast path, if there is one."""
+        return self._fast
+
     # -- packets -------------------------------------------------------------------------------------------------------
 
     def outbound(self, packets: Iterable[bytes], at: Moment, origin: Origin = LOCAL) -> Results:
