@@ -9,14 +9,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.koura-ready
 TEST_STAMP := $(VENV)/.koura-test-ready
 
-.PHONY: demo test test-slow lint conformance docs bench fuzz clean
+.PHONY: demo test packages test-slow lint conformance docs bench fuzz clean
 
 demo: $(STAMP)
 	@$(BIN)/koura demo
 
-test: $(TEST_STAMP)
-	@tools/debian-packages
-	$(BIN)/ruff check src tests tools bench
+test: packages $(TEST_STAMP)
+	$(BIN)/ruff check src tests tools bench setup.py
 	$(BIN)/mypy
 	@tools/run-tests $(BIN)
 
@@ -24,7 +23,7 @@ test-slow: $(TEST_STAMP)
 	@tools/run-tests $(BIN) -m slow
 
 lint: $(TEST_STAMP)
-	$(BIN)/ruff check src tests tools bench
+	$(BIN)/ruff check src tests tools bench setup.py
 	$(BIN)/mypy
 
 conformance: $(TEST_STAMP)
@@ -36,11 +35,15 @@ bench: $(TEST_STAMP)
 fuzz: $(TEST_STAMP)
 	@tools/fuzz $(BIN)
 
-$(STAMP): pyproject.toml tools/environment
+# Before the environment: the fast path is built against what is here by then.
+packages:
+	@tools/debian-packages
+
+$(STAMP): pyproject.toml setup.py tools/environment
 	@PYTHON="$(PYTHON)" tools/environment "$(VENV)" ".[compress]"
 	@touch $@
 
-$(TEST_STAMP): pyproject.toml tools/environment
+$(TEST_STAMP): pyproject.toml setup.py tools/environment $(wildcard src/koura/fast/*.p*)
 	@PYTHON="$(PYTHON)" tools/environment "$(VENV)" ".[compress,test]"
 	@touch $@ $(STAMP)
 

@@ -19,8 +19,8 @@ from koura.sadb.hot import UNLIMITED
 from koura.saindex import Protocol, SaIndex
 from koura.spd.entry import Entry
 from koura.spd.policy import Action
+from koura.spd.selector import Flow
 from koura.traffic import bundle, pmtu
-from koura.traffic.flow import flow_of
 from koura.traffic.inbound import Inbound
 from koura.traffic.outbound import Outbound
 from koura.traffic.outcome import Applied, Bypass, Deliver, Discard, Forward, Origin, Outcome
@@ -103,7 +103,7 @@ class FastPath:
         if self._known_not.get(key) == self._age():
             return
         plane = self._plane
-        flow = flow_of(packet)
+        flow = _flow(shape)
         entry = self._out.entry(flow, packet, origin)
         action = self._out.action(entry, packet[0] >> 4)
         if action is Action.DISCARD:
@@ -126,7 +126,7 @@ class FastPath:
             if len(step.outer[0]) != len(step.outer[1]):
                 return False
             self._burst.set_outer(place, outer_header(*step.outer))
-        destination = step.outer[1] if step.outer is not None else flow_of(packet).dst
+        destination = step.outer[1] if step.outer is not None else key[1]
         mtu = plane.paths.mtu(destination, step.sa, at)
         room, deadline = _LARGEST_ROOM, UNLIMITED
         if mtu is not None:
@@ -151,7 +151,7 @@ class FastPath:
             if place is None:
                 return
             key = (*inner, int(applied.was_tunnel) << 63 | place << 32 | self._burst.serial(place))
-        entry = self._in.entry(flow_of(outcome.packet))
+        entry = self._in.entry(_flow(inner))
         self._put(False, key, drivers.DELIVER, (entry, outcome.history, outcome.skips_filter), (place, False, 0, UNLIMITED))
 
     def _put(self, is_outbound: bool, key: tuple[Any, ...], kind: int, verdict: _Verdict, facts: _FlowFacts) -> None:
@@ -262,6 +262,11 @@ class FastPath:
                     counters.add(name, packets)
                     counters.add(octets_name, octets)
             counters.add(f"esp.hist.{encryption.name}", sealed + opened)
+
+
+def _flow(shape: tuple[Any, ...]) -> Flow:
+    """What policy sees of a packet that the engine takes: there is no AH in it."""
+    return Flow(*shape)
 
 
 def _tag(origin: Origin) -> int:
