@@ -146,13 +146,18 @@ def flush_or_dump(cursor: Cursor, warnings: list[Wrong]) -> Statement:
 
 def _ends(cursor: Cursor) -> tuple[Endpoint, Endpoint, str]:
     src = cursor.take_address("the source address")
+    _no_prefix(cursor)
     dst = cursor.take_address("the destination address")
     return src, dst, _protocol(cursor)
 
 
-def _protocol(cursor: Cursor) -> str:
+def _no_prefix(cursor: Cursor) -> None:
     if cursor.peek() == "/":
         raise cursor.wrong(cursor.at, "an SA has addresses, not prefixes", "prefixes are for policies")
+
+
+def _protocol(cursor: Cursor) -> str:
+    _no_prefix(cursor)
     word = cursor.take("the protocol")
     if word not in PROTOCOLS and not (word == "any" and cursor.words[0] in ("flush", "dump")):
         raise cursor.last(f"{quoted(word)} is no IPsec protocol", _HINT_PROTOCOL)

@@ -16,6 +16,7 @@ from koura.spd.policy import Action, Policy
 from koura.spd.selector import ANY_PROTOCOL
 
 _ICMPS = (1, 58)
+_GRE = 47
 _U64 = (1 << 64) - 1
 _KEPT = re.compile(r"unique\s*#")
 
@@ -28,7 +29,7 @@ def add(cursor: Cursor, warnings: list[Wrong]) -> Statement:
     hosts = cursor.take_hosts()
     selector = _range(cursor)
     limits = _lifetimes(cursor)
-    policy = replace(_policy(cursor), lifetime_s=limits.get("-lifetime", 0), valid_s=limits.get("-validtime", 0))
+    policy = replace(_policy(cursor, selector.protocol), lifetime_s=limits.get("-lifetime", 0), valid_s=limits.get("-validtime", 0))
     interface = ""
     if cursor.peek() == "-hwif":
         cursor.at += 1
@@ -41,7 +42,7 @@ def delete(cursor: Cursor, warnings: list[Wrong]) -> Statement:
     """spddelete: the policy needs its direction only; a whole one is accepted."""
     hosts = cursor.take_hosts()
     selector = _range(cursor)
-    policy = _policy(cursor, is_whole=False)
+    policy = _policy(cursor, selector.protocol, is_whole=False)
     if cursor.peek() == "-hwif":
         cursor.at += 1
         take_interface(cursor)
@@ -102,12 +103,14 @@ def _icmp(cursor: Cursor, src: Endpoint, dst: Endpoint) -> tuple[int | None, int
     return kind, cursor.take_number("the ICMP code", 255)
 
 
-def _policy(cursor: Cursor, is_whole: bool = True) -> Policy:
+def _policy(cursor: Cursor, protocol: int, is_whole: bool = True) -> Policy:
     word = cursor.take("-P and a policy")
     if word == "-ctx":
         raise cursor.last("security contexts (-ctx) are not supported", "they belong to SELinux's labelled IPsec")
     if word != "-P":
         hint = "a type belongs to icmp and icmp6 only" if word.isdigit() else "-P in|out discard|none|ipsec ..."
+        if protocol == _GRE:
+            hint = "GRE keys are no selectors here: `gre` alone covers every key"
         raise cursor.last(f"-P is expected, not {quoted(word)}", hint)
     if cursor.at >= len(cursor.words) or not cursor.words[cursor.at].strip():
         raise cursor.missing("the policy", "such as: out ipsec esp/transport//require")
