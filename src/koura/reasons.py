@@ -183,6 +183,8 @@ IPCOMP_INNER = Ending("ipcomp.inner", _PEER, "a tunnel's payload is not an IP pa
                       xfrm="XfrmInStateModeError")
 IPCOMP_INNER_MALFORMED = Ending("ipcomp.inner.malformed", _PEER, "the IP packet inside is not well-formed",
                                 bsd="ipcomps_hdrops", xfrm="XfrmInHdrError")
+IPCOMP_TOO_BIG = Ending("ipcomp.toobig", _LOC, "the packet in its tunnel would exceed 65535 octets", bsd="ipcomps_toobig",
+                        xfrm="XfrmOutStateProtoError")
 IPCOMP_NO_CRYPTO = Ending("ipcomp.nocrypto", _LOC, "no compression algorithm behind this SA", bsd="ipcomps_noxform")
 
 # -- tunnels, NAT traversal ---------------------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ class Paths:
 # -- sizes -----------------------------------------------------------------------------------------------------------------
 
 
-def grown(steps: Sequence[Step], header_octets: int, octets: int) -> int:
+def grown(steps: Sequence[Step], header_octets: int, octets: int, settings: Settings) -> int:
     """How many octets an IP packet of `octets` has once it went through these steps (IPComp: if it does not compress).
 
     header_octets: how many of them stand in front of what transport mode protects (place.for_output).
@@ -106,20 +106,20 @@ def grown(steps: Sequence[Step], header_octets: int, octets: int) -> int:
         if step.outer is not None:
             header_octets = 20 if len(step.outer[1]) == 4 else 40
             octets += header_octets
-        octets += base.overhead(step.sa, octets - header_octets)
+        octets += base.overhead(step.sa, octets - header_octets, settings)
         if step.sa.agreement.encapsulation is not None:
             octets += UDP_OCTETS
     return octets
 
 
-def room(steps: Sequence[Step], header_octets: int, mtu_octets: int) -> int:
+def room(steps: Sequence[Step], header_octets: int, mtu_octets: int, settings: Settings) -> int:
     """The largest IP packet that has at most `mtu_octets` once it went through these steps; 0 where none has.
 
     Padding makes `grown` a staircase that never falls, so from an estimate the edge is found by trying: less than a block per step.
     """
-    octets = max(mtu_octets - (grown(steps, header_octets, mtu_octets) - mtu_octets), header_octets)
-    while grown(steps, header_octets, octets + 1) <= mtu_octets:
+    octets = max(mtu_octets - (grown(steps, header_octets, mtu_octets, settings) - mtu_octets), header_octets)
+    while grown(steps, header_octets, octets + 1, settings) <= mtu_octets:
         octets += 1
-    while octets > header_octets and grown(steps, header_octets, octets) > mtu_octets:
+    while octets > header_octets and grown(steps, header_octets, octets, settings) > mtu_octets:
         octets -= 1
-    return octets if grown(steps, header_octets, octets) <= mtu_octets else 0
+    return octets if grown(steps, header_octets, octets, settings) <= mtu_octets else 0

@@ -46,7 +46,7 @@ class Sizes:
         mtu = plane.paths.mtu(_destination(packet, steps), steps[-1].sa, at)
         if mtu is None:
             return pieces
-        room = pmtu.room(steps, len(packet) - len(place.for_output(packet).payload), mtu)
+        room = pmtu.room(steps, len(packet) - len(place.for_output(packet).payload), mtu, settings)
         if settings.mss_clamp:
             pieces = tuple(clamp(piece, room) for piece in pieces)
         if all(len(piece) <= room for piece in pieces):

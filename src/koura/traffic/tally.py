@@ -13,8 +13,8 @@ from koura.saindex import Protocol
 from koura.settings import Settings
 from koura.stats.counters import Counters
 from koura.traffic.outcome import Bypass, Deliver, Forward, Held, Outcome, Punt
-from koura.wire import esp
-from koura.xform import base, place
+from koura.wire import esp, ipcomp
+from koura.xform import ah, place
 
 _IPSECSTAT = "ips_"
 _NAMES = {Protocol.ESP: "esp", Protocol.AH: "ah", Protocol.IPCOMP: "ipcomp"}
@@ -86,4 +86,4 @@ def _around(sa: Association) -> int:
     """What an SA's headers and ICV add around the payload; padding is not counted."""
     if sa.session is not None:
         return esp.OCTETS + sa.session.iv_octets + sa.session.icv_octets
-    return 4 if sa.digest is None else base.overhead(sa, 0)
+    return ipcomp.OCTETS if sa.digest is None else ah.header_octets(sa)

@@ -39,13 +39,14 @@ class Header:
     def read(cls, octets: bytes, is_old: bool = False) -> "Header":
         """The header at the start of `octets`, as long as its length field says. Raises Malformed."""
         fixed = OLD_FIXED_OCTETS if is_old else FIXED_OCTETS
-        if len(octets) < FIXED_OCTETS:
-            raise Malformed("AH", f"{len(octets)} octets, the header has at least {FIXED_OCTETS}")
-        next_header, words, _, spi, seq32 = struct.unpack_from("!BBHII", octets)
+        if len(octets) < fixed:
+            raise Malformed("AH", f"{len(octets)} octets, the header has at least {fixed}")
+        next_header, words, _, spi = struct.unpack_from("!BBHI", octets)
+        seq32 = 0 if is_old else int.from_bytes(octets[8:12], "big")
         length = (words + 2) * 4
         if not fixed <= length <= len(octets):
             raise Malformed("AH", f"says {length} octets, {len(octets)} are there")
-        return cls(next_header, spi, 0 if is_old else seq32, octets[fixed:length], is_old)
+        return cls(next_header, spi, seq32, octets[fixed:length], is_old)
 
     def write(self) -> bytes:
         words = self.octets // 4 - 2

@@ -21,6 +21,7 @@ from koura.sadb import sequence
 from koura.sadb.association import Association
 from koura.sadb.hot import FAILED_ICV, FAILED_REPLAY, SEQUENCE_LAST
 from koura.sadb.replay import Stale
+from koura.settings import Settings
 from koura.wire import ah as wire
 from koura.xform import mutable
 from koura.xform.context import Context, Opened
@@ -91,7 +92,12 @@ def input(sa: Association, place: Place, context: Context) -> Opened:
     return Opened(place.opened(header.next_header, body), seq64)
 
 
-def overhead(sa: Association, payload_octets: int) -> int:
+def overhead(sa: Association, payload_octets: int, settings: Settings) -> int:
+    """The header, whatever it protects."""
+    return header_octets(sa) if sa.digest is not None else 0
+
+
+def header_octets(sa: Association) -> int:
     """Fixed header and padded ICV; the family is the SA's."""
     fixed = wire.OLD_FIXED_OCTETS if sa.agreement.is_old else wire.FIXED_OCTETS
     return fixed + _icv_octets(sa, len(sa.agreement.index.dst) == 4)

@@ -6,6 +6,7 @@ from koura.errors import Malformed
 from koura.reasons import IP_MALFORMED, Discarded
 from koura.sadb.association import Association
 from koura.saindex import Protocol
+from koura.settings import Settings
 from koura.xform import ah, esp, ipcomp, place
 from koura.xform.context import Context, Opened
 
@@ -35,16 +36,19 @@ def input(sa: Association, packet: bytes, context: Context) -> Opened:
     return opened
 
 
-def overhead(sa: Association, payload_octets: int) -> int:
+def overhead(sa: Association, payload_octets: int, settings: Settings) -> int:
     """How many octets the transform adds to an IP packet with so much behind its header; exact, from the SA (S29). IPComp: 0 at worst."""
-    return int(_SWITCH[sa.agreement.index.protocol].overhead(sa, payload_octets))
+    return int(_SWITCH[sa.agreement.index.protocol].overhead(sa, payload_octets, settings))
 
 
-def fits(sa: Association, payload_octets: int) -> int:
-    """The largest payload that has at most `payload_octets` once transformed; may be negative."""
-    octets = payload_octets - overhead(sa, payload_octets)
-    while octets + 1 + overhead(sa, octets + 1) <= payload_octets:
+def fits(sa: Association, payload_octets: int, settings: Settings) -> int:
+    """The largest payload that has at most `payload_octets` once transformed; -1 where not even an empty one has.
+
+    What a transform makes of more payload is never shorter, so the edge lies less than a block from the estimate.
+    """
+    octets = max(payload_octets - overhead(sa, payload_octets, settings), -1)
+    while octets + 1 + overhead(sa, octets + 1, settings) <= payload_octets:
         octets += 1
-    while octets > 0 and octets + overhead(sa, octets) > payload_octets:
+    while octets >= 0 and octets + overhead(sa, octets, settings) > payload_octets:
         octets -= 1
     return octets

@@ -11,6 +11,7 @@
 """
 
 from koura.crypto.algorithm import Kind
+from koura.crypto.session import Session
 from koura.errors import Malformed, Unauthentic
 from koura.reasons import (
     ESP_DUMMY,
@@ -34,6 +35,7 @@ from koura.sadb.agreement import SaFlags
 from koura.sadb.association import Association
 from koura.sadb.hot import FAILED_ICV, FAILED_REPLAY, SEQUENCE_LAST
 from koura.sadb.replay import Stale
+from koura.settings import Settings
 from koura.wire import esp as wire
 from koura.xform.context import Context, Opened
 from koura.xform.place import Place
@@ -75,8 +77,12 @@ def input(sa: Association, place: Place, context: Context) -> Opened:
     payload = place.payload
     head_octets = wire.OLD_OCTETS if sa.agreement.is_old else wire.OCTETS
     start = head_octets + session.iv_octets
-    if len(payload) < wire.OCTETS or len(payload) < start + session.icv_octets + TRAILER_OCTETS:
+    if len(payload) < wire.OCTETS:
         raise Discarded(ESP_SHORT, sa)
+    # RFC 4303 §2.4: whole blocks, whole words, and at least the trailer. Seen before any key is used.
+    clear_octets = len(payload) - start - session.icv_octets
+    if clear_octets <= 0 or clear_octets % session.align_octets:
+        raise Discarded(ESP_LENGTH, sa)
     seq64 = 0
     head, tail = payload[:head_octets], b""
     if not sa.agreement.is_old:
@@ -90,12 +96,8 @@ def input(sa: Association, place: Place, context: Context) -> Opened:
     except Unauthentic as fault:
         sa.hot.add(FAILED_ICV, 1)
         raise Discarded(ESP_ICV, sa) from fault
-    except Malformed as fault:
-        raise Discarded(ESP_LENGTH, sa) from fault
     if not sa.agreement.is_old:
         window.commit(seq64)
-    if len(clear) % session.align_octets and len(clear) % 4:
-        raise Discarded(ESP_LENGTH, sa)
     inner, next_header = _untrailed(sa, clear)
     return Opened(place.opened(next_header, inner), seq64)
 
@@ -105,19 +107,26 @@ def dummy(sa: Association, octets: int, place: Place, context: Context) -> bytes
     return output(sa, Place(place.head, place.before, place.last, NO_NEXT_HEADER, context.entropy.octets(octets)), context)
 
 
-def overhead(sa: Association, payload_octets: int) -> int:
-    """Header, IV, padding, trailer and ICV for so much payload; exact."""
+def overhead(sa: Association, payload_octets: int, settings: Settings) -> int:
+    """Header, IV, TFC padding, padding, trailer and ICV for so much payload; exact."""
     session = sa.session
     if session is None:
         return 0
     fixed = (wire.OLD_OCTETS if sa.agreement.is_old else wire.OCTETS) + session.iv_octets + session.icv_octets
-    payload_octets = max(payload_octets, _tfc(sa))
-    padding = -(payload_octets + TRAILER_OCTETS) % session.align_octets
-    return fixed + padding + TRAILER_OCTETS
+    padded_octets = max(payload_octets, _tfc(sa)) + TRAILER_OCTETS
+    return fixed + padded_octets + -padded_octets % _alignment(sa, session, settings) - payload_octets
 
 
 def _tfc(sa: Association) -> int:
     return sa.agreement.tfc_octets if sa.agreement.is_tunnel else 0
+
+
+def _alignment(sa: Association, session: Session, settings: Settings) -> int:
+    """What payload and trailer are padded to."""
+    encryption = sa.agreement.encryption
+    if encryption is not None and encryption.kind is Kind.CIPHER and encryption.has_counter_iv and settings.ctr_compatibility:
+        return 16  # M20: what old receivers of AES-CTR expect.
+    return session.align_octets
 
 
 def _trailed(sa: Association, payload: bytes, next_header: int, context: Context) -> bytes:
@@ -125,11 +134,7 @@ def _trailed(sa: Association, payload: bytes, next_header: int, context: Context
     assert sa.session is not None
     if next_header in (4, 41) and len(payload) < _tfc(sa):
         payload += bytes(_tfc(sa) - len(payload))
-    align = sa.session.align_octets
-    encryption = sa.agreement.encryption
-    if encryption is not None and encryption.kind is Kind.CIPHER and encryption.has_counter_iv and context.settings.ctr_compatibility:
-        align = 16  # M20: what old receivers of AES-CTR expect.
-    octets = -(len(payload) + TRAILER_OCTETS) % align
+    octets = -(len(payload) + TRAILER_OCTETS) % _alignment(sa, sa.session, context.settings)
     if sa.agreement.pads_in_sequence:
         padding = _SEQUENCE_PADDING[:octets]
     else:

@@ -4,6 +4,7 @@ from koura.crypto.session import Overflow
 from koura.errors import Malformed
 from koura.reasons import IPCOMP_BOMB, IPCOMP_DAMAGED, IPCOMP_NESTED, IPCOMP_NO_CRYPTO, IPCOMP_SHORT, Discarded
 from koura.sadb.association import Association
+from koura.settings import Settings
 from koura.wire import ipcomp as wire
 from koura.xform.context import Context, Opened
 from koura.xform.place import Place
@@ -46,6 +47,6 @@ def input(sa: Association, place: Place, context: Context) -> Opened:
     return Opened(place.opened(header.next_header, clear))
 
 
-def overhead(sa: Association, payload_octets: int) -> int:
+def overhead(sa: Association, payload_octets: int, settings: Settings) -> int:
     """None: what does not shrink is sent as it was."""
     return 0

@@ -80,6 +80,8 @@ def _routing_at_the_end(header: bytes, dst: bytes) -> tuple[bytes, bytes]:
     kind, left = header[2], header[3]
     if left == 0:
         return header, dst
+    if kind == 3:
+        return _source_routed(header, dst)
     addresses = [header[place : place + 16] for place in range(8, len(header) - 15, 16)]
     if kind == 4:  # RFC 8754 §2: the list is in reverse and nodes do not change it but for segments left.
         if not addresses:
@@ -90,3 +92,27 @@ def _routing_at_the_end(header: bytes, dst: bytes) -> tuple[bytes, bytes]:
     visited = len(addresses) - left
     route = [*addresses[:visited], dst, *addresses[visited:-1]]
     return header[:3] + b"\0" + header[4:8] + b"".join(route), addresses[-1]
+
+
+def _source_routed(header: bytes, dst: bytes) -> tuple[bytes, bytes]:
+    """RPL's source route: addresses without the octets that they share with the destination. RFC 6554 §3, §4.2.
+
+    Each node of the route exchanges its own address, less those octets, with the next one of the list.
+    """
+    common, common_last, pad = header[4] >> 4, header[4] & 0xF, header[5] >> 4
+    room = len(header) - 8 - pad - (16 - common_last)
+    if room < 0 or room % (16 - common):
+        raise Malformed("AH", "an RPL source route of an impossible length")
+    count = room // (16 - common) + 1
+    if header[3] > count:
+        raise Malformed("AH", f"an RPL source route with {header[3]} segments left, {count} addresses")
+    out = bytearray(header)
+    out[3] = 0
+    for number in range(count - header[3], count):
+        start = 8 + number * (16 - common)
+        shared = common if number < count - 1 else common_last
+        end = start + 16 - shared
+        following = dst[:shared] + bytes(out[start:end])
+        out[start:end] = dst[shared:]
+        dst = following
+    return bytes(out), dst

@@ -1,7 +1,7 @@
 """ESP in UDP, and the checksums that NAT breaks. RFC 3948."""
 
 from koura.errors import Malformed
-from koura.reasons import ESP_TOO_BIG, NATT_CHECKSUM, NATT_UDP, Discarded
+from koura.reasons import ESP_TOO_BIG, IP_MALFORMED, NATT_CHECKSUM, NATT_UDP, Discarded
 from koura.sadb.association import Association
 from koura.wire import checksum, udp
 from koura.xform import place
@@ -45,9 +45,13 @@ def repair(sa: Association, packet: bytes, context: Context) -> bytes:
 
     The sender computed it over its own view of the addresses: OAI and OAR where known, else what the NAT hid.
     natt_cksum_policy 0: with OAI or OAR known, adjust by the difference and verify (FreeBSD verifies too); without, make it anew,
-    which is what "ignore it" comes to for a receiver. Otherwise always make it anew. Raises Discarded(NATT_CHECKSUM).
+    which is what "ignore it" comes to for a receiver. Otherwise always make it anew. Raises Discarded(NATT_CHECKSUM | IP_MALFORMED).
     """
-    parted = place.for_input(packet)
+    try:
+        parted = place.for_input(packet)
+    except Malformed as fault:
+        # What was inside begins with extension headers that are none.
+        raise Discarded(IP_MALFORMED, sa) from fault
     at = _CHECKSUM_AT.get(parted.protocol)
     payload = parted.payload
     around = sa.agreement.encapsulation

@@ -9,10 +9,13 @@ from koura.errors import Malformed
 from koura.reasons import (
     AH_INNER,
     AH_INNER_MALFORMED,
+    AH_TOO_BIG,
     ESP_INNER,
     ESP_INNER_MALFORMED,
+    ESP_TOO_BIG,
     IPCOMP_INNER,
     IPCOMP_INNER_MALFORMED,
+    IPCOMP_TOO_BIG,
     SA_ENDPOINTS,
     TUNNEL_ECN,
     Discarded,
@@ -28,6 +31,7 @@ from koura.xform.context import Context
 IPV4_INSIDE, IPV6_INSIDE = 4, 41
 NOT_ECT, ECT1, ECT0, CE = 0, 1, 2, 3
 _NOT_IP = {Protocol.ESP: ESP_INNER, Protocol.AH: AH_INNER, Protocol.IPCOMP: IPCOMP_INNER}
+_TOO_BIG = {Protocol.ESP: ESP_TOO_BIG, Protocol.AH: AH_TOO_BIG, Protocol.IPCOMP: IPCOMP_TOO_BIG}
 _MALFORMED = {Protocol.ESP: ESP_INNER_MALFORMED, Protocol.AH: AH_INNER_MALFORMED, Protocol.IPCOMP: IPCOMP_INNER_MALFORMED}
 
 
@@ -35,7 +39,7 @@ def wrap(src: bytes, dst: bytes, packet: bytes, context: Context, sa: Associatio
     """The packet inside a new IP header from `src` to `dst`: any mix of families. RFC 4301 §5.1.2.1, §5.1.2.2.
 
     TTL from the tunables; TOS by the ecn tunable of the outer family; DF by dfbit, of an inner IPv6 packet's only `set` (S28);
-    ID 0 with DF (RFC 6864 §4.1), else random. Raises Discarded(SA_ENDPOINTS).
+    ID 0 with DF (RFC 6864 §4.1), else random. Raises Discarded(SA_ENDPOINTS | *_TOO_BIG).
     """
     if len(src) != len(dst):
         raise Discarded(SA_ENDPOINTS, sa)
@@ -44,6 +48,9 @@ def wrap(src: bytes, dst: bytes, packet: bytes, context: Context, sa: Associatio
     tos = packet[1] if is_inner4 else (packet[0] << 4 | packet[1] >> 4) & 0xFF
     protocol = IPV4_INSIDE if is_inner4 else IPV6_INSIDE
     outer_tos = ecn_ingress(tos, settings.of(4 if len(dst) == 4 else 6).ecn, sa)
+    most = ipv6.MAX_PAYLOAD_OCTETS if len(dst) == 16 else ipv4.MAX_OCTETS - ipv4.FIXED_OCTETS
+    if len(packet) > most:
+        raise Discarded(_TOO_BIG[sa.agreement.index.protocol], sa)
     if len(dst) == 16:
         return ipv6.write(ipv6.Header(src, dst, protocol, settings.hop_limit, outer_tos), packet)
     is_df = _df(packet, is_inner4, settings, sa)
