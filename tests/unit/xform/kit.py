@@ -94,10 +94,10 @@ class Ends:
         agreement = self.receiver.agreement
         if agreement.encapsulation is not None:
             packet = natt.unwrap(packet)
-        inside = base.input(self.receiver, packet, ctx).packet
+        found = base.input(self.receiver, packet, ctx)
         if agreement.is_tunnel:
-            return tunnel.strip(inside, ctx, self.receiver)
-        return natt.repair(self.receiver, inside, ctx) if agreement.encapsulation is not None else inside
+            return tunnel.strip(found.place, ctx, self.receiver)
+        return natt.repair(self.receiver, found.packet, ctx) if agreement.encapsulation is not None else found.packet
 
 
 @dataclass(frozen=True)
