@@ -9,7 +9,7 @@ cdef inline uint64_t infer(const Sa *sa, uint32_t seq32) noexcept nogil:
         return seq32
     top = sa.hot[WINDOW_TOP]
     high, low = top >> 32, top & <uint64_t> 0xFFFFFFFF
-    reach = sa.window if sa.window else 1
+    reach = sa.window if sa.window else <uint64_t> 0x80000000
     if low >= reach - 1:
         if seq32 < low - reach + 1:
             if high == <uint64_t> 0xFFFFFFFF:

@@ -130,7 +130,7 @@ class FastPath:
         mtu = plane.paths.mtu(destination, step.sa, at)
         room, deadline = _LARGEST_ROOM, UNLIMITED
         if mtu is not None:
-            room = pmtu.room((step,), 20 if packet[0] >> 4 == 4 else 40, mtu)
+            room = pmtu.room((step,), 20 if packet[0] >> 4 == 4 else 40, mtu, plane.settings)
             deadline = plane.paths.until_ns(step.sa, at) or UNLIMITED
         self._put(True, key, drivers.FORWARD, (entry, (), False), (place, step.outer is not None, room, deadline))
         return True
