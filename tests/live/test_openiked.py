@@ -132,7 +132,7 @@ def connection(case: Case, hosts: tuple[str, str], tmp_path: Path) -> Iterator[t
             program = command(home, IKED, "-d", "-v", "-f", str(conf), "-s", str(home / "iked.sock"), *case.options)
             output = stack.enter_context(log.open("wb"))
             process = subprocess.Popen(["ip", "netns", "exec", hosts[number], *program], stdout=output, stderr=output, cwd=home)
-            stack.callback(_end, process)
+            stack.callback(end, process)
             sides.insert(0, Side(engine, process, log))
         a, b = sides
         count = 3 if not case.flow else 2
@@ -141,7 +141,7 @@ def connection(case: Case, hosts: tuple[str, str], tmp_path: Path) -> Iterator[t
         yield a, b
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def end(process: "subprocess.Popen[bytes]") -> None:
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
     try:
@@ -219,7 +219,7 @@ def run_case(case: Case, hosts: tuple[str, str], tmp_path: Path) -> None:
             assert len(bypassing) >= 2
         a, b = sides
         for side in (a, b):
-            _end(side.process)
+            end(side.process)
             assert side.process.returncode == 0, side.log.read_text()
         for side in (a, b):
             # DELETE on shutdown: nothing of it is left, and its sockets' policies went with it.

@@ -8,6 +8,7 @@ What the engine refuses is raised as Refused, with its errno and reason; an engi
 
 import os
 import socket
+import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,8 @@ from koura import control
 from koura.client import place
 from koura.control import Value
 from koura.errors import KouraError, Malformed
+
+_CREDENTIALS = struct.Struct("3i")
 
 
 class Unreachable(KouraError):
@@ -27,7 +30,7 @@ class Unreachable(KouraError):
 
 
 class Control:
-    """One connection. `only_reads`: to the status socket if the control socket is not for us."""
+    """One connection. `only_reads`: to the status socket if the control socket is not for us. `peer_uid`: whose engine it is."""
 
     def __init__(self, directory: Path, *, only_reads: bool = False, timeout_s: float | None = None) -> None:
         self.directory = directory
@@ -38,6 +41,8 @@ class Control:
                 raise
             self._socket = connect(directory / place.STATUS)
         self._socket.settimeout(timeout_s)
+        credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        self.peer_uid: int = _CREDENTIALS.unpack(credentials)[1]
 
     def __enter__(self) -> "Control":
         return self

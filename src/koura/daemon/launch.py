@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from koura.daemon import harden
 from koura.daemon.notify import VARIABLE
 from koura.errors import KouraError
 
@@ -32,12 +33,16 @@ class DidNotStart(KouraError):
 
 
 class Running:
-    """`koura up --socket DIRECTORY ARGUMENTS...`; `with` starts and ends it. `said`: what it wrote so far, stdout and stderr."""
+    """`koura up --socket DIRECTORY ARGUMENTS...`; `with` starts and ends it. `said`: what it wrote so far, stdout and stderr.
 
-    def __init__(self, directory: Path, *arguments: str, ready_s: float = READY_S) -> None:
+    is_private: it hears no signal of our terminal, and ends when we are killed; for processes of one thread.
+    """
+
+    def __init__(self, directory: Path, *arguments: str, ready_s: float = READY_S, is_private: bool = False) -> None:
         self.directory = directory
         self._arguments = arguments
         self._ready_s = ready_s
+        self._is_private = is_private
         self._process: subprocess.Popen[bytes] | None = None
         self._output = tempfile.TemporaryFile()  # noqa: SIM115
 
@@ -66,8 +71,11 @@ class Running:
             path = os.path.join(place, "notify")
             notices.bind(path)
             command = [sys.executable, "-m", "koura", "up", "--socket", os.fspath(self.directory), *self._arguments]
+            us = os.getpid()
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=self._output, stderr=self._output, env=os.environ | {VARIABLE: path},
+                start_new_session=self._is_private,
+                preexec_fn=(lambda: harden.end_with_parent(us, signal.SIGTERM)) if self._is_private else None,  # noqa: PLW1509
             )  # fmt: skip
             ended = os.pidfd_open(self._process.pid)
             try:

@@ -46,17 +46,22 @@ def python(text: str) -> list[str]:
 
 def run(engine: Engine, program: Sequence[str]) -> "subprocess.CompletedProcess[str]":
     """Runs it to its end; its output as text."""
+    return ended(command(engine.directory, *program))
+
+
+def ended(words: Sequence[str], **environment: str) -> "subprocess.CompletedProcess[str]":
+    """A command, run to its end."""
     return subprocess.run(
-        command(engine.directory, *program), capture_output=True, text=True, timeout=PATIENCE_S, check=False, stdin=subprocess.DEVNULL
+        words, capture_output=True, text=True, timeout=PATIENCE_S, check=False, stdin=subprocess.DEVNULL, env=os.environ | environment
     )
 
 
 def output(engine: Engine, text: str) -> list[str]:
     """The lines that a Python program printed; it must end well and say nothing else."""
-    ended = run(engine, python(text))
-    assert ended.returncode == 0, f"{ended.returncode}: {ended.stderr}"
-    assert ended.stderr == ""
-    return ended.stdout.splitlines()
+    program = run(engine, python(text))
+    assert program.returncode == 0, f"{program.returncode}: {program.stderr}"
+    assert program.stderr == ""
+    return program.stdout.splitlines()
 
 
 @cache
