@@ -23,7 +23,7 @@ from koura.setkey.run import messages
 from koura.sim.link import MILLISECOND_NS
 from koura.sim.node import Node
 from koura.sim.plan import StepPlan
-from koura.sim.scene import Scene
+from koura.sim.scene import BEHIND4, NATT_PORT, Scene
 from koura.sim.world import Box
 
 GRACE_NS = 300 * MILLISECOND_NS  # shorter than what is left of a lifetime at its soft limit: nothing is sent on an SA to its last moment
@@ -197,6 +197,10 @@ class KeyManager:
         return " ".join(word for word in said if word)
 
     def _words(self, node: Node, sender: Node, step: StepPlan) -> str:
+        """The beginning of a command. A NAT shows a key manager's own packets at the port where it shows everything by now."""
+        scene = self._scene
+        if scene.nat is not None:
+            scene.ports["a"] = scene.nat.ports().get((BEHIND4, NATT_PORT), scene.ports["a"])
         return " ".join((*self._scene.sa_ends(node, sender), step.protocol))
 
     def _new_spi(self, step: StepPlan) -> int:

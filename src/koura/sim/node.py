@@ -203,6 +203,7 @@ class Node:
         match outcome:
             case Deliver(inner, _, fragment_octets):
                 summary = summarise(inner)
+                inner = inner[: summary.octets]  # What a link padded, or a stranger appended, ends here.
                 if summary.dst in self.addresses:
                     self._deliver(inner, summary, tags, at)
                 else:

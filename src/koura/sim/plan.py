@@ -99,6 +99,11 @@ class Plan:
         """Whether nothing of what the policy names may arrive twice."""
         return any(self._is_demanded(step) and step.window_packets for step in self.steps)
 
+    @property
+    def may_be_altered(self) -> bool:
+        """Whether damage may go unnoticed: what was compressed and not authenticated can expand to other octets with the same checksum."""
+        return any(step.protocol == "ipcomp" for step in self.steps) and not self.is_strict
+
     def _is_demanded(self, step: StepPlan) -> bool:
         return step.protocol != "ipcomp" and step.level.split(":")[0] in ("require", "unique")
 

@@ -46,3 +46,23 @@ def test_of_two_fragments_in_a_tunnel_one_compresses_and_the_other_does_not(mode
     ]
     assert len(arrived) == 2
     assert sum(len(packet) - 20 for packet in arrived) == len(whole) - 20
+
+
+CTR = """
+add 10.0.0.1 10.0.0.2 esp 0x1001 -E aes-ctr 0x000102030405060708090a0b0c0d0e0f10111213
+    -A hmac-sha1 0x0102030405060708090a0b0c0d0e0f1011121314;
+spdadd 10.0.0.1 10.0.0.2 any -P out ipsec esp/transport//require;
+"""
+
+
+@pytest.mark.covers("M20", "S29")
+def test_the_padding_of_aes_ctr_counts_when_a_size_is_told() -> None:
+    """It is padded to 16 octets for old receivers, and the largest packet that fits was computed without that."""
+    dst = parse("10.0.0.2")
+    node = Node("a", [Interface("eth0", ((parse("10.0.0.1"), 24),))])
+    assert node.setkey(CTR, AT) == ((), ())
+    node.send(ip.datagram(parse("10.0.0.1"), dst, 1, 2, bytes(1472), is_df=True), AT)
+    told = node.path_mtu[dst]
+    [sent] = node.send(ip.datagram(parse("10.0.0.1"), dst, 1, 2, bytes(told - 28), is_df=True), AT)
+    assert 1500 - 16 < len(sent.packet) <= 1500
+    assert node.send(ip.datagram(parse("10.0.0.1"), dst, 1, 2, bytes(told - 27), is_df=True), AT) == ()
