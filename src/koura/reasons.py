@@ -21,7 +21,7 @@ class Severity(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """One way a packet ends. `bsd` is the counter's field name, '' where BSD has none."""
+    """One way a packet ends. `bsd` is the counter's field name, '' where BSD has none, two with a space between."""
 
     name: str
     severity: Severity
@@ -128,7 +128,7 @@ ESP_DUMMY = Ending("esp.dummy", _N, "a dummy packet, sent to hide how much traff
 ESP_SEQ_CYCLED = Ending("esp.seqcycled", _LOC, "the sequence numbers of the SA are spent: it must be rekeyed",
                         rfc="RFC 4303 §3.3.3", bsd="esps_wrap", xfrm="XfrmOutStateSeqError", vpp="SEQ_CYCLED")
 ESP_SEQ_OVER = Ending("esp.seqover", _PEER, "a sequence number beyond the end of the number space", rfc="RFC 4303 §3.3.3",
-                      bsd="esps_wrap", xfrm="XfrmInStateSeqError")
+                      bsd="esps_wrap esps_replay", xfrm="XfrmInStateSeqError")
 ESP_TOO_BIG = Ending("esp.toobig", _LOC, "the protected packet would exceed 65535 octets", bsd="esps_toobig",
                      xfrm="XfrmOutStateProtoError")
 ESP_NO_CRYPTO = Ending("esp.nocrypto", _LOC, "no cipher behind this SA", bsd="esps_noxform", xfrm="XfrmInStateInvalid")
@@ -161,7 +161,7 @@ AH_INNER_MALFORMED = Ending("ah.inner.malformed", _PEER, "the IP packet inside i
 AH_SEQ_CYCLED = Ending("ah.seqcycled", _LOC, "the sequence numbers of the SA are spent: it must be rekeyed",
                        rfc="RFC 4302 §3.3.2", bsd="ahs_wrap", xfrm="XfrmOutStateSeqError", vpp="SEQ_CYCLED")
 AH_SEQ_OVER = Ending("ah.seqover", _PEER, "a sequence number beyond the end of the number space", rfc="RFC 4302 §3.3.2",
-                     bsd="ahs_wrap", xfrm="XfrmInStateSeqError")
+                     bsd="ahs_wrap ahs_replay", xfrm="XfrmInStateSeqError")
 AH_TOO_BIG = Ending("ah.toobig", _LOC, "the protected packet would exceed 65535 octets", bsd="ahs_toobig",
                     xfrm="XfrmOutStateProtoError")
 AH_NO_CRYPTO = Ending("ah.nocrypto", _LOC, "no integrity algorithm behind this SA", bsd="ahs_noxform", xfrm="XfrmInStateInvalid")
@@ -196,6 +196,7 @@ NATT_KEEPALIVE = Ending("natt.keepalive", _N, "a NAT keepalive", rfc="RFC 3948 �
 NATT_SHORT = Ending("natt.short", _PEER, "a datagram too short for IKE or ESP on an encapsulation port", rfc="RFC 3948 §2")
 NATT_CHECKSUM = Ending("natt.checksum", _PEER, "the checksum inside is wrong, NAT allowed for", rfc="RFC 3948 §3.1.2",
                        bsd="esps_hdrops")
+NATT_UDP_CHECKSUM = Ending("natt.udp.checksum", _PEER, "the UDP header around ESP or IKE has a wrong checksum", rfc="RFC 1122 §4.1.3.4")
 NATT_UDP = Ending("natt.udp", _PEER, "the UDP header around ESP is impossible", rfc="RFC 3948 §2.1", bsd="esps_hdrops")
 
 # -- size, filters, the rest --------------------------------------------------------------------------------------------

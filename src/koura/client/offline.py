@@ -12,6 +12,7 @@ from koura.pfkey.server import Parts, Server
 from koura.sadb.association import Makings
 from koura.sadb.database import Database as Sad
 from koura.sadb.hot import Arena
+from koura.saindex import SaIndex
 from koura.settings import Settings
 from koura.spd.database import Database as Spd
 
@@ -70,7 +71,7 @@ class Offline:
                 yield Message.read(entry, self.dialect)
 
 
-def _ignore(_seq: int) -> None:
+def _ignore(_seq: int, _relation: SaIndex | None = None) -> None:
     """No ACQUIRE is under way here."""
 
 

@@ -30,12 +30,12 @@ _KEYS = (Ext.KEY_AUTH, Ext.KEY_ENCRYPT)
 
 @dataclass(slots=True)
 class SaRequests:
-    """The handlers, around the SAD they serve. `settled(seq)` is told of every ACQUIRE that was answered."""
+    """The handlers, around the SAD they serve. `settled(seq, relation)` is told of every SA they make."""
 
     sad: Database
     settings: Settings
     entropy: Entropy
-    settled: Callable[[int], None]
+    settled: Callable[[int, SaIndex], None]
 
     def getspi(self, request: Request) -> Reply:
         """A larval SA under a free SPI."""
@@ -44,7 +44,7 @@ class SaRequests:
         key = self.settings.key
         spi = spis.allocate(self.sad, relation, (span.min, span.max) if span is not None else None, key, self.entropy)
         self.sad.larval(Agreement(relation, spi, seq=request.head.seq, pid=request.head.pid), request.at, key.larval_lifetime_s)
-        self.settled(request.head.seq)
+        self.settled(request.head.seq, relation)
         return request.answer(_ORDERS[Type.GETSPI], {Ext.SA: x.Sa(spi)}), Audience.ONE
 
     def add(self, request: Request) -> Reply:
@@ -157,7 +157,7 @@ class SaRequests:
 
     def _echo(self, request: Request) -> Reply:
         if request.head.type in (Type.ADD, Type.UPDATE):
-            self.settled(request.head.seq)
+            self.settled(request.head.seq, terms.index(request))
         return request.echo(*_ORDERS[request.head.type]), Audience.ALL
 
     def _find(self, request: Request, relation: SaIndex) -> Association | None:

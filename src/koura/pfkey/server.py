@@ -27,6 +27,7 @@ from koura.pfkey.sockets import Audience, Delivery, KeySocket, Outgoing, Sockets
 from koura.pfkey.statistics import Statistics
 from koura.pfkey.tell import Tell
 from koura.sadb.database import Database as Sad
+from koura.saindex import SaIndex
 from koura.settings import Settings
 from koura.spd.database import Database as Spd
 
@@ -56,9 +57,9 @@ class Parts:
 
 
 class Server:
-    """One PF_KEY server. `settled(seq)` hears of every ACQUIRE that was answered, `failed(seq)` of each that a key manager gave up."""
+    """One PF_KEY server. `settled(seq, relation)` hears of every SA that was made, `failed(seq)` of each that was given up."""
 
-    def __init__(self, parts: Parts, settings: Settings, settled: Callable[[int], None], failed: Callable[[int], None]) -> None:
+    def __init__(self, parts: Parts, settings: Settings, settled: Callable[[int, SaIndex], None], failed: Callable[[int], None]) -> None:
         self.statistics = Statistics()
         self._settings = settings
         self._registry = parts.registry

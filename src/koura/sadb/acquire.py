@@ -10,7 +10,7 @@ import heapq
 from dataclasses import dataclass
 
 from koura.moment import NS_PER_S, Moment
-from koura.saindex import SaIndex
+from koura.saindex import Mode, SaIndex
 from koura.settings import KeySettings
 
 _NUMBERS = 0x7FFF_FFFF  # the upper half is for ACQUIREs that clients ask for
@@ -55,11 +55,16 @@ class Acquires:
         heapq.heappush(self._heap, (self._asked[index].deadline_ns, self._last))
         return self._last
 
-    def settled(self, seq: int) -> None:
-        """A key manager answered this number: the next packet without an SA is a new matter."""
-        index = self._by_seq.get(seq)
-        if index is not None:
-            self._forget(index)
+    def settled(self, seq: int, index: SaIndex) -> None:
+        """A key manager made an SA under this number: if it serves what was asked for, the next packet without one is a new matter.
+
+        The larval SA of GETSPI is the other direction's: it settles nothing, so the ACQUIRE is not repeated while keys are negotiated.
+        """
+        asked = self._by_seq.get(seq)
+        if asked is None or (index.src, index.dst, index.protocol) != (asked.src, asked.dst, asked.protocol):
+            return
+        if index.mode in (Mode.ANY, asked.mode) and asked.reqid in (0, index.reqid):
+            self._forget(asked)
 
     def failed(self, seq: int) -> SaIndex | None:
         """A key manager gave up. The relation stays held back for its time; returned, so that who waits for it can be told."""

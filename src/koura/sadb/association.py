@@ -77,7 +77,8 @@ class Association:
     session: Session | None = None
     digest: Digest | None = None
     compressor: Compressor | None = None
-    order: int = 0
+    order: int = 0  # when it came into the SAD
+    relation: int = 0  # which relation it hangs under: a higher number is a newer one
     has_ledger: bool = False  # its numbers are granted in blocks (Makings)
     failures: dict[str, int] = field(default_factory=dict)
 

@@ -1,7 +1,7 @@
 """The SAD: SAs by what a packet shows, and by what a policy asks for. RFC 4301 §4.4.2.
 
 Inbound an SA is found by (destination, protocol, SPI); IPComp with a well-known CPI (below 64) also by source, since every peer
-uses the same number (M3, S1). Outbound it is found under its relation, oldest or newest first. Both are dictionary look-ups.
+uses the same number (M3, S1). Outbound it is found under its relation (relations.py). Both are dictionary look-ups.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,19 +16,15 @@ from koura.sadb.agreement import Agreement
 from koura.sadb.association import Association, Happened, Left, Makings, State
 from koura.sadb.hot import SOFT_TOLD
 from koura.sadb.lifetime import Deadlines, Expired
+from koura.sadb.relations import Relations
 from koura.sadb.replay import words_for
-from koura.saindex import Mode, Protocol, SaIndex
+from koura.saindex import Protocol, SaIndex
 from koura.settings import Limits as Bounds
 from koura.wire.ipcomp import DEFLATE_CPI, WELL_KNOWN_BELOW
 
 _Spi = tuple[bytes, int, int, bytes]
-_Pair = tuple[bytes, bytes, int]
 _Port = tuple[bytes, int]
-_Relation = tuple[bytes, bytes, int, int]  # a pair and a reqid
-
-
 _K = TypeVar("_K")
-_NONE: dict[int, Association] = {}
 
 
 class Database:
@@ -44,8 +40,7 @@ class Database:
         self._ports: dict[_Port, int] = {}  # where SAs expect ESP in UDP -> how many
         self._udp_ports: dict[int, int] = {}  # the same by port alone
         self._slots: dict[int, Association] = {}
-        self._pairs: dict[_Pair, dict[int, Association]] = {}
-        self._relations: dict[_Relation, dict[int, Association]] = {}
+        self._relations = Relations()
         self._deadlines = Deadlines()
         self._order = 0
         self._windows_octets = 0
@@ -74,18 +69,19 @@ class Database:
         """The SA of an inbound packet, larval ones included, dead ones not. IPComp: by CPI, else the peer's deflate SA for CPI 2 (S42)."""
         found = self._all.get(_key(dst, protocol, spi, src))
         if found is None and protocol is Protocol.IPCOMP and spi == DEFLATE_CPI:
-            found = next((sa for sa in self._pairs.get((src, dst, protocol), _NONE).values() if sa.is_usable), None)
+            found = next((sa for sa in self._relations.pair(src, dst, protocol) if sa.is_usable), None)
         return None if found is None or found.state is State.DEAD else found
 
     def outbound(self, index: SaIndex, oldest: bool) -> Association | None:
-        """A usable SA that serves the relation: mode equal or any, reqid equal unless 0 is asked for. RFC 4301 §4.4.2."""
-        found = self._relations.get(_relation_of(index), _NONE) if index.reqid else self._pairs.get(_pair_of(index), _NONE)
-        candidates = found.values() if oldest else reversed(found.values())
-        return next((sa for sa in candidates if sa.is_usable and sa.agreement.index.mode in (Mode.ANY, index.mode)), None)
+        """A usable SA that serves what is asked for: mode equal or any, reqid equal unless 0 is asked for. RFC 4301 §4.4.2.
+
+        Several relations may serve (other modes, other reqids): the one that came last does, and of its SAs the oldest or the newest.
+        """
+        return self._relations.serving(index, oldest)
 
     def between(self, src: bytes, dst: bytes, protocol: Protocol) -> tuple[Association, ...]:
         """The SAs of one address pair and protocol, oldest first, larval ones included."""
-        return tuple(self._pairs.get((src, dst, protocol), _NONE).values())
+        return tuple(self._relations.pair(src, dst, protocol))
 
     def expects_udp(self, dst: bytes, port: int) -> bool:
         """Whether some SA to this destination has ESP in UDP to this port. RFC 3948 §2.1."""
@@ -181,8 +177,7 @@ class Database:
         self.relation_changed(sa.agreement.index)
         del self._all[_key_of(sa.agreement)]
         del self._slots[sa.slot]
-        _drop(self._pairs, _pair_of(sa.agreement.index), sa.order)
-        _drop(self._relations, _relation_of(sa.agreement.index), sa.order)
+        self._relations.drop(sa, sa.agreement.index)
         self._count_port(sa.agreement, -1)
         if sa.state is not State.DEAD:
             sa.happen(Happened.DELETED)
@@ -239,7 +234,7 @@ class Database:
         index = agreement.index
         if self.has_spi(index.dst, index.protocol, agreement.spi, index.src):
             raise Refused(Errno.EEXIST, f"there is an SA with SPI {agreement.spi:#x} to this destination already")
-        if index.protocol is Protocol.TCP and _pair_of(index) in self._pairs:
+        if index.protocol is Protocol.TCP and self.between(index.src, index.dst, index.protocol):
             raise Refused(Errno.EEXIST, "there is a TCP-MD5 key for this pair already")
         if len(self._all) >= self._bounds().associations:
             raise Refused(Errno.ENOBUFS, f"{len(self._all)} SAs: the limit is reached")
@@ -265,17 +260,12 @@ class Database:
     def _file(self, sa: Association) -> None:
         self._all[_key_of(sa.agreement)] = sa
         self._slots[sa.slot] = sa
-        self._pair(sa)
+        self._relations.add(sa)
         self._count_port(sa.agreement, 1)
         self.relation_changed(sa.agreement.index)
         if sa.window is not None:
             self._windows_octets += 8 * words_for(sa.window.packets)
         self.generation += 1
-
-    def _pair(self, sa: Association) -> None:
-        index = sa.agreement.index
-        self._pairs.setdefault(_pair_of(index), {})[sa.order] = sa
-        self._relations.setdefault(_relation_of(index), {})[sa.order] = sa
 
     def _count_port(self, agreement: Agreement, change: int) -> None:
         if agreement.encapsulation is None:
@@ -290,15 +280,11 @@ class Database:
         self.noted(sa)
         self._count_port(old, -1)
         self._count_port(sa.agreement, 1)
-        before, now = old.index, sa.agreement.index
-        self.relation_changed(before)
-        self.relation_changed(now)
-        if _pair_of(before) != _pair_of(now):
-            _drop(self._pairs, _pair_of(before), sa.order)
-            self._pairs.setdefault(_pair_of(now), {})[sa.order] = sa
-        if _relation_of(before) != _relation_of(now):
-            _drop(self._relations, _relation_of(before), sa.order)
-            self._relations.setdefault(_relation_of(now), {})[sa.order] = sa
+        self.relation_changed(old.index)
+        self.relation_changed(sa.agreement.index)
+        if old.index != sa.agreement.index:
+            self._relations.drop(sa, old.index)
+            self._relations.add(sa)
         if _key_of(old) != _key_of(sa.agreement):
             del self._all[_key_of(old)]
             self._all[_key_of(sa.agreement)] = sa
@@ -308,24 +294,10 @@ def _nobody(_: object) -> None:
     """Nobody listens."""
 
 
-def _pair_of(index: SaIndex) -> _Pair:
-    return (index.src, index.dst, int(index.protocol))
-
-
-def _relation_of(index: SaIndex) -> _Relation:
-    return (*_pair_of(index), index.reqid)
-
-
 def _add(counts: dict[_K, int], key: _K, change: int) -> None:
     counts[key] = counts.get(key, 0) + change
     if not counts[key]:
         del counts[key]
-
-
-def _drop(filed: dict[_K, dict[int, Association]], key: _K, order: int) -> None:
-    del filed[key][order]
-    if not filed[key]:
-        del filed[key]
 
 
 def _key(dst: bytes, protocol: Protocol, spi: int, src: bytes) -> _Spi:

@@ -116,16 +116,20 @@ class Window:
             return Stale.OVER
         if self.packets == 0:
             return None
-        if seq64 == 0:
-            return Stale.ZERO
         top = self.top
+        if seq64 == 0:
+            return self._over(top) or Stale.ZERO
         if seq64 > top or not self._hot.words[WINDOW_SEEN]:
             return None
         if top - seq64 >= self.packets:
-            return Stale.OLD
+            return self._over(top) or Stale.OLD
         if self._ring[seq64 // WORD_BITS & self._mask] >> seq64 % WORD_BITS & 1:
             return Stale.REPLAYED
         return None
+
+    def _over(self, top: int) -> Stale | None:
+        """A small number behind a window at the end of the space: what a sender that began again would send (S3)."""
+        return Stale.OVER if top == _LOW and self._numbers is Numbers.ONCE else None
 
     def commit(self, seq64: int) -> None:
         """Mark the number that authenticated. It has passed `check`."""

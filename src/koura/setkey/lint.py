@@ -16,6 +16,7 @@ from koura.pfkey.server import Parts, Server
 from koura.sadb.association import Association, Makings
 from koura.sadb.database import Database as Sad
 from koura.sadb.hot import Arena
+from koura.saindex import SaIndex
 from koura.setkey.compile import compile
 from koura.setkey.faults import BadScript, Fault, Span, fault_at
 from koura.setkey.finding import Finding, Grade
@@ -114,5 +115,5 @@ class _Runner:
         return Placed(sas, [(entry, self._policy_spans[entry.id]) for entry in self._spd.entries()])
 
 
-def _ignore(_seq: int) -> None:
+def _ignore(_seq: int, _relation: SaIndex | None = None) -> None:
     """Nobody waits for an SA here."""

@@ -16,6 +16,7 @@ from koura.sadb.acquire import Acquires
 from koura.sadb.agreement import Agreement
 from koura.sadb.association import Association
 from koura.sadb.database import Database as Sadb
+from koura.saindex import SaIndex
 from koura.settings import Settings
 from koura.spd.entry import Entry
 from koura.spd.selector import Flow
@@ -54,9 +55,9 @@ class KeyManagement:
 
     # -- what key managers and the host say ----------------------------------------------------------------------------
 
-    def settled(self, seq: int) -> None:
-        """A key manager answered this ACQUIRE."""
-        self._acquires.settled(seq)
+    def settled(self, seq: int, index: SaIndex) -> None:
+        """A key manager made an SA of this relation, under the number of an ACQUIRE or another."""
+        self._acquires.settled(seq, index)
 
     def failed(self, seq: int) -> None:
         """A key manager gave this ACQUIRE up: the relation is left alone for its time."""

@@ -68,8 +68,8 @@ _STRUCTS = {"ah": "ahs_", "esp": "esps_", "ipcomp": "ipcomps_"}
 _HISTOGRAMS = {"ah": "AH", "esp": "ESP", "ipcomp": "COMP"}
 _REASONS: dict[str, tuple[str, ...]] = {}
 for _row in ENDINGS:
-    if _row.bsd:
-        _REASONS[_row.bsd] = (*_REASONS.get(_row.bsd, ()), _row.name)
+    for _field in _row.bsd.split():
+        _REASONS[_field] = (*_REASONS.get(_field, ()), _row.name)
 
 
 class Report:
@@ -93,8 +93,9 @@ class Report:
         struct = _STRUCTS.get(protocol)
         found = {}
         for field, _, _ in FIELDS[protocol]:
-            names = _REASONS.get(f"{struct}{field}", ()) if struct else ()
-            found[field] = counters[f"{protocol}.{field}"] + sum(counters[name] for name in names)
+            # A Reason may have the field's own name (esp.replay): it is counted once.
+            names = {f"{protocol}.{field}", *(_REASONS.get(f"{struct}{field}", ()) if struct else ())}
+            found[field] = sum(counters[name] for name in names)
         start = f"{protocol}.hist."
         return found | {name.removeprefix(f"{protocol}."): count for name, count in counters.others().items() if name.startswith(start)}
 

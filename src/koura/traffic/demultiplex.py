@@ -28,6 +28,7 @@ from koura.reasons import (
     NATT_KEEPALIVE,
     NATT_SHORT,
     NATT_UDP,
+    NATT_UDP_CHECKSUM,
     Discarded,
     Ending,
 )
@@ -35,7 +36,7 @@ from koura.sadb.association import Association
 from koura.sadb.database import Database
 from koura.saindex import Protocol
 from koura.settings import Settings
-from koura.wire import ah, ipcomp, udp
+from koura.wire import ah, checksum, ipcomp, udp
 from koura.wire import natt as wire_natt
 from koura.wire.summary import Summary
 from koura.xform import natt
@@ -88,6 +89,7 @@ def demultiplex(packet: bytes, summary: Summary, ports: frozenset[int], sadb: Da
         return Found(Kind.PROTECTED, packet, Protocol.AH, spi, summary.src, summary.dst)
     if summary.protocol == Protocol.IPCOMP:
         _check(bool(settings.ipcomp_enable), IPCOMP_DISABLED_IN)
+        _check(len(body) >= _SHORTEST_OCTETS, IPCOMP_SHORT)
         try:
             cpi = ipcomp.Header.read(body).cpi
         except Malformed as fault:
@@ -119,6 +121,10 @@ def _encapsulated(packet: bytes, summary: Summary, body: bytes, settings: Settin
         header, payload = udp.read(body)
     except Malformed as fault:
         raise Discarded(NATT_UDP) from fault
+    # 0 says that there is none: usual on IPv4 (RFC 3948 §2.1), allowed for tunnels on IPv6 (RFC 6935).
+    octets = udp.OCTETS + len(payload)
+    if header.checksum and checksum.upper(summary.src, summary.dst, udp.PROTOCOL, body[:octets]):
+        raise Discarded(NATT_UDP_CHECKSUM)
     kind = wire_natt.demultiplex(payload)
     if kind is wire_natt.Kind.KEEPALIVE:
         raise Discarded(NATT_KEEPALIVE)

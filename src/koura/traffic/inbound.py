@@ -15,6 +15,8 @@ Rules of the file:
   moved though the inner packet is refused, as RFC 4303 §3.4.3 has it.
 """
 
+from dataclasses import dataclass
+
 from koura.errors import Malformed
 from koura.moment import Moment
 from koura.reasons import (
@@ -58,6 +60,16 @@ _History = tuple[Applied, ...]
 _Spi = tuple[bytes, int, int]  # destination, protocol, SPI
 
 
+@dataclass(frozen=True, slots=True)
+class _Clear:
+    """What is left of a packet, and what came off it: for policy to judge."""
+
+    packet: bytes
+    summary: Summary
+    history: _History
+    fragment_octets: int
+
+
 class Inbound:
     """The inbound direction, and the packets that wait in it."""
 
@@ -71,7 +83,10 @@ class Inbound:
         history: what came off it before it had to wait; () for a packet from the network.
         """
         try:
-            outcome = self._receive(packet, history, at)
+            outcome = self._uncover(packet, history, at)
+            if isinstance(outcome, _Clear):
+                packet = outcome.packet  # Policy's refusals count under the family of what it was asked about.
+                outcome = self._judge(packet, outcome.summary, outcome.history, outcome.fragment_octets, at)
         except Discarded as end:
             self._plane.tally.discarded(end, packet)
             return Discard(end.reason)
@@ -103,7 +118,8 @@ class Inbound:
 
     # -- the recipe ----------------------------------------------------------------------------------------------------
 
-    def _receive(self, packet: bytes, history: _History, at: Moment) -> Outcome:
+    def _uncover(self, packet: bytes, history: _History, at: Moment) -> "Outcome | _Clear":
+        """Steps 1 to 7: until nothing is left to take off, or the packet waits or goes elsewhere. Raises Discarded."""
         plane = self._plane
         fragment_octets = 0
         while True:
@@ -115,7 +131,7 @@ class Inbound:
                 packet, fragment_octets = whole.packet, whole.fragment_octets
                 summary = self._summarise(packet)
             if not plane.is_ours(summary.dst):
-                return self._judge(packet, summary, history, fragment_octets, at)
+                return _Clear(packet, summary, history, fragment_octets)
             if summary.protocol in _PROTECTING:
                 plane.tally.came(summary.protocol)
             found = demultiplex(packet, summary, plane.ports, plane.sadb, plane.settings)
@@ -131,7 +147,7 @@ class Inbound:
             else:
                 sa_or_none = self._uncompressed(summary)
                 if sa_or_none is None:
-                    return self._judge(packet, summary, history, fragment_octets, at)
+                    return _Clear(packet, summary, history, fragment_octets)
                 parted = place.for_input(packet)
                 packet, applied = self._strip(parted, sa_or_none, summary.src, at), _applied(sa_or_none, True, summary.src)
             history = (*history, applied)
@@ -153,13 +169,18 @@ class Inbound:
         context = plane.context(at)
         if found.ports:
             plane.tally.came(Protocol.ESP)
-        plane.tally.opening(sa, found.packet)
-        opened = base.input(sa, found.packet, context)
+        try:
+            opened = base.input(sa, found.packet, context)
+        except Discarded as end:
+            plane.tally.opened(sa, found.packet, end)
+            raise
+        plane.tally.opened(sa, found.packet)
         if found.ports:
             self._note_peer(found, sa, at)
         mode = sa.agreement.index.mode
         is_tunnel = mode != Mode.TRANSPORT and opened.next_header in _IPIP
         if mode == Mode.TUNNEL and not is_tunnel:
+            plane.sadb.use(sa, len(opened.packet), at)  # It authenticated: the SA was used, whatever becomes of the packet.
             raise Discarded(_INNER[found.protocol], sa)
         if is_tunnel:
             packet = self._strip(opened.place, sa, found.src, at)
@@ -188,9 +209,17 @@ class Inbound:
         if summary.protocol not in _IPIP or not self._plane.settings.ipcomp_enable:
             return None
         for sa in self._plane.sadb.between(summary.src, summary.dst, Protocol.IPCOMP):
-            if sa.agreement.index.mode != Mode.TRANSPORT and sa.state in (State.MATURE, State.DYING):
+            if sa.is_usable and self._is_tunnel(sa, summary.src):
                 return sa
         return None
+
+    def _is_tunnel(self, sa: Association, src: bytes) -> bool:
+        """Whether an IPComp SA is a tunnel's: by its mode or, where that is `any`, by an inbound policy that uses it as one."""
+        if sa.agreement.index.mode != Mode.ANY:
+            return sa.agreement.index.mode == Mode.TUNNEL
+        named = self._plane.spd.named_by(Direction.INBOUND, _applied(sa, True, src))
+        requirements = [requirement for entry in named for requirement in entry.policy.requirements]
+        return any((r.protocol, r.mode) == (Protocol.IPCOMP, Mode.TUNNEL) for r in requirements)
 
     def _note_peer(self, found: Found, sa: Association, at: Moment) -> None:
         """What authenticated came from somewhere else than the SA says: key management is told (natt_roaming)."""

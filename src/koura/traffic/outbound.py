@@ -73,6 +73,8 @@ class Outbound:
             outcome = self._send(packet, origin, at)
         except Discarded as end:
             self._plane.tally.discarded(end, packet)
+            if not end.reason.bsd.startswith("ips_") and isinstance(end.association, Association):
+                self._plane.tally.event("out_inval", packet)
             return Discard(end.reason)
         self._plane.tally.ended(outcome)
         return outcome

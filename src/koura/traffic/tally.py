@@ -7,7 +7,31 @@
     ipcomp.threshold .uncompr packets that IPComp left as they were
 """
 
-from koura.reasons import BYPASSED, DELIVERED, FORWARDED, Discarded
+from koura.reasons import (
+    AH_HEADERS,
+    AH_LENGTH,
+    AH_NO_CRYPTO,
+    AH_OLD,
+    AH_REPLAY,
+    AH_SEQ_OVER,
+    AH_SHORT,
+    AH_ZERO,
+    BYPASSED,
+    DELIVERED,
+    ESP_LENGTH,
+    ESP_NO_CRYPTO,
+    ESP_OLD,
+    ESP_REPLAY,
+    ESP_SEQ_OVER,
+    ESP_SHORT,
+    ESP_ZERO,
+    FORWARDED,
+    IP_MALFORMED,
+    IPCOMP_NESTED,
+    IPCOMP_NO_CRYPTO,
+    IPCOMP_SHORT,
+    Discarded,
+)
 from koura.sadb.association import Association
 from koura.saindex import Protocol
 from koura.settings import Settings
@@ -17,6 +41,12 @@ from koura.wire import esp, ipcomp
 from koura.xform import ah, place
 
 _IPSECSTAT = "ips_"
+# Ends before the cipher: the octets of such packets are not counted as input, as in BSD.
+_UNTOUCHED = frozenset((
+    ESP_SHORT, ESP_LENGTH, ESP_REPLAY, ESP_OLD, ESP_ZERO, ESP_SEQ_OVER, ESP_NO_CRYPTO,
+    AH_SHORT, AH_LENGTH, AH_REPLAY, AH_OLD, AH_ZERO, AH_SEQ_OVER, AH_NO_CRYPTO, AH_HEADERS,
+    IPCOMP_SHORT, IPCOMP_NESTED, IPCOMP_NO_CRYPTO, IP_MALFORMED,
+))  # fmt: skip
 _NAMES = {Protocol.ESP: "esp", Protocol.AH: "ah", Protocol.IPCOMP: "ipcomp"}
 _INPUT = {int(protocol): f"{name}.input" for protocol, name in _NAMES.items()}
 
@@ -56,8 +86,10 @@ class Tally:
         """A packet for ESP, AH or IPComp, before anything about it is looked at."""
         self.counters.add(_INPUT[protocol])
 
-    def opening(self, sa: Association, packet: bytes) -> None:
-        """A whole packet is about to be opened: what of it is payload."""
+    def opened(self, sa: Association, packet: bytes, end: Discarded | None = None) -> None:
+        """A whole packet was handed to the cipher, what became of it or not: how much of it is payload. `end`: how it ended there."""
+        if end is not None and end.reason in _UNTOUCHED:
+            return
         name = _NAMES[sa.agreement.index.protocol]
         self.counters.add(f"{name}.ibytes", max(place.payload_octets(packet, place.for_input) - _around(sa), 0))
         self._histogram(name, sa)
@@ -67,7 +99,7 @@ class Tally:
         name = _NAMES[sa.agreement.index.protocol]
         payload_octets = place.payload_octets(before, place.for_output)
         if name == "ipcomp" and after == before:
-            if payload_octets <= settings.ipcomp_threshold_octets:
+            if len(before) <= settings.ipcomp_threshold_octets:
                 self.counters.add("ipcomp.threshold")
                 return
             self.counters.add("ipcomp.uncompr")

@@ -49,7 +49,8 @@ class World:
         known = registry.default()
         self.sad = Sad(Makings(known, Arena(), self.dice))
         self.spd = Spd()
-        self.server = Server(Parts(self.sad, self.spd, self.dice, known), self.settings, self.settled.append, self.failed.append)
+        parts = Parts(self.sad, self.spd, self.dice, known)
+        self.server = Server(parts, self.settings, lambda seq, _: self.settled.append(seq), self.failed.append)
 
     def open(self, socket: int, dialect: Dialect = FREEBSD, pid: int = 0, is_privileged: bool = True) -> None:
         self.server.opened(socket, dialect, pid, is_privileged)

@@ -16,6 +16,7 @@ from koura.reasons import (
     NATT_KEEPALIVE,
     NATT_SHORT,
     NATT_UDP,
+    NATT_UDP_CHECKSUM,
     PUNTED_IKE,
 )
 from koura.traffic.outcome import Deliver, Emit, Punt
@@ -93,6 +94,19 @@ def test_transport_checksums_are_repaired_behind_a_nat(oai: str, policy: int) ->
 
 def to_4500(payload: bytes) -> bytes:
     return ipv4.write(ipv4.Header(A, B, 17), udp.write(udp.Header(4500, 4500), payload))
+
+
+@pytest.mark.reason("natt.udp.checksum")
+def test_a_wrong_udp_checksum_around_esp_ends_the_packet_and_0_says_there_is_none() -> None:
+    host = Host(OUT + f"add 192.0.2.1[4500] 192.0.2.2[4500] esp-udp 0x1000 {GCM};")
+    sealed = host.forwarded(datagram(A, B))
+    header, payload = ipv4.read(sealed)
+    right = ipv4.write(header, udp.write_checked(A, B, 4500, 4500, payload[8:]))
+    wrong = ipv4.write(header, payload[:6] + bytes.fromhex("1234") + payload[8:])
+    discards(host, host.receive(wrong), NATT_UDP_CHECKSUM)
+    assert host.delivered(right) == datagram(A, B)
+    ike = ipv4.write(header, payload[:6] + bytes.fromhex("1234") + bytes(4) + payload[12:])
+    discards(host, host.receive(ike), NATT_UDP_CHECKSUM, 2)
 
 
 @pytest.mark.covers("S41", "R19")

@@ -1,0 +1,74 @@
+"""SAs by what a policy asks for: address pair, protocol, mode and reqid. RFC 4301 §4.4.2; FreeBSD's SAHs.
+
+SAs that serve the same wish - an old one and the one that replaces it - hang under one relation. A new SA joins the newest relation
+that serves the same wish, or begins one:
+
+    adding                  wishes it could serve           hangs under
+    mode any, reqid 7       any mode, reqid 7 or none       a relation of its own
+    mode any, reqid 9       any mode, reqid 9 or none       a relation of its own, newer
+    transport, reqid 0      transport, no reqid             the newer one: both could have served
+
+A wish is served by the newest relation that has a usable SA for it, and there by the oldest or the newest of them.
+"""
+
+from collections.abc import Callable, Iterator
+
+from koura.sadb.association import Association
+from koura.saindex import Mode, Protocol, SaIndex
+
+_EVERY = -1  # in the place of a reqid: all SAs of the pair
+_Key = tuple[bytes, bytes, int, int]
+_Groups = dict[int, dict[int, Association]]  # relation -> order -> SA; both rise
+
+
+class Relations:
+    """All SAs of one SAD, filed under their pair and under their reqid of it."""
+
+    def __init__(self) -> None:
+        self._filed: dict[_Key, _Groups] = {}
+        self._last = 0
+
+    def add(self, sa: Association) -> None:
+        """File an SA under what its agreement says; `sa.relation` says where it hangs."""
+        index = sa.agreement.index
+        kin = self._newest(index, lambda _: True, is_oldest=True)
+        self._last += 1
+        sa.relation = kin.relation if kin is not None else self._last
+        for key in _keys(index):
+            group = self._filed.setdefault(key, {}).setdefault(sa.relation, {})
+            group[sa.order] = sa
+            if next(reversed(group)) != max(group):  # One that moved here is older than the last.
+                self._filed[key][sa.relation] = dict(sorted(group.items()))
+
+    def drop(self, sa: Association, index: SaIndex) -> None:
+        """Take an SA out, which was filed under `index`."""
+        for key in _keys(index):
+            groups = self._filed[key]
+            del groups[sa.relation][sa.order]
+            if not groups[sa.relation]:
+                del groups[sa.relation]
+            if not groups:
+                del self._filed[key]
+
+    def serving(self, index: SaIndex, is_oldest: bool) -> Association | None:
+        """The usable SA that serves a wish."""
+        return self._newest(index, lambda sa: sa.is_usable, is_oldest)
+
+    def pair(self, src: bytes, dst: bytes, protocol: Protocol) -> Iterator[Association]:
+        """Every SA of an address pair, oldest first."""
+        groups = self._filed.get((src, dst, int(protocol), _EVERY), {})
+        found = [sa for group in groups.values() for sa in group.values()]
+        return iter(found if len(groups) < 2 else sorted(found, key=lambda sa: sa.order))
+
+    def _newest(self, index: SaIndex, fits: Callable[[Association], bool], is_oldest: bool) -> Association | None:
+        key = (index.src, index.dst, int(index.protocol), index.reqid or _EVERY)
+        for group in reversed(self._filed.get(key, {}).values()):
+            for sa in group.values() if is_oldest else reversed(group.values()):
+                if sa.agreement.index.mode in (Mode.ANY, index.mode) and fits(sa):
+                    return sa
+        return None
+
+
+def _keys(index: SaIndex) -> tuple[_Key, _Key]:
+    pair = (index.src, index.dst, int(index.protocol))
+    return (*pair, _EVERY), (*pair, index.reqid)
