@@ -1,9 +1,16 @@
 """The daemon as it runs: processes, sockets, signals. Every daemon is the test's own, in its own directory, as the test's user."""
 
+import fcntl
+import grp
+import json
 import os
+import select
 import signal
 import socket
 import struct
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +18,13 @@ import pytest
 
 from koura.client.control import Control
 from koura.daemon.launch import DidNotStart, Running
-from koura.pfkey.dialect import FREEBSD
+from koura.errors import Refused
+from koura.pfkey import policy as policies
+from koura.pfkey.dialect import FREEBSD, LINUX
 from koura.pfkey.message import Message
 from koura.pfkey.numbers import SaType, Type
+from koura.saindex import Direction
+from koura.spd.policy import Action, Policy
 
 pytestmark = pytest.mark.live
 
@@ -31,6 +42,14 @@ def conf(tmp_path: Path) -> Path:
     path = tmp_path / "setkey.conf"
     path.write_text(CONF)
     return path
+
+
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A directory that other users can reach, unlike pytest's own."""
+    with tempfile.TemporaryDirectory(prefix="koura-") as place:
+        os.chmod(place, 0o755)
+        yield Path(place)
 
 
 @pytest.fixture
@@ -61,10 +80,13 @@ class Key:
         return self.receive()
 
     def dump(self, kind: Type) -> list[Message]:
+        """Its messages; what else comes is not of interest."""
         self.send(kind)
-        found = [self.receive()]
-        while found[-1].seq and not found[-1].errno:
-            found.append(self.receive())
+        found: list[Message] = []
+        while not found or (found[-1].seq and not found[-1].errno):
+            message = self.receive()
+            if message.type == kind:
+                found.append(message)
         return found
 
 
@@ -128,3 +150,239 @@ def test_two_daemons_side_by_side_and_not_two_in_one_directory(tmp_path: Path, d
     assert caught.value.status == 1
     assert f"pid {daemon.pid}" in caught.value.said
     assert len(Key(daemon.directory).dump(Type.DUMP)) == 2
+
+
+def load(daemon: Running, text: str) -> None:
+    """As a file that comes as a descriptor: it may be larger than a message."""
+    descriptor = os.memfd_create("setkey")
+    try:
+        os.write(descriptor, text.encode())
+        with Control(daemon.directory) as control:
+            control.ask("load", descriptor, file="test")
+    finally:
+        os.close(descriptor)
+
+
+def many(count: int) -> str:
+    return "".join(f"spdadd 10.{n >> 16}.{n >> 8 & 255}.{n & 255} 10.200.0.1 any -P out none;\n" for n in range(count))
+
+
+@pytest.mark.covers("R55", "S23")
+@pytest.mark.parametrize("count", [2_000, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_a_slow_reader_gets_each_entry_once_while_others_are_served(tmp_path: Path, count: int) -> None:
+    with Running(tmp_path / "koura", "-q") as daemon:
+        load(daemon, many(count))
+        slow, other = Key(daemon.directory), Key(daemon.directory)
+        slow.socket.settimeout(300)
+        slow.send(Type.X_SPDDUMP, seq=3)
+        seqs = []
+        for n in range(count):
+            if n % (count // 20) == 0:
+                assert other.ask(Type.GET).errno != 0, "served, and refused for what it is"
+                other.send(Type.X_SPDGET)
+                assert other.receive().type == Type.X_SPDGET
+            message = slow.receive()
+            assert message.type == Type.X_SPDDUMP
+            seqs.append(message.seq)
+        assert seqs == list(range(count - 1, -1, -1))
+        assert slow.ask(Type.REGISTER, SaType.AH).type == Type.REGISTER, "nothing of the dump is left"
+
+
+def test_a_dump_that_lost_its_engine_ends_with_an_error(tmp_path: Path) -> None:
+    with Running(tmp_path / "koura", "-q") as daemon:
+        load(daemon, many(2_000))
+        key = Key(daemon.directory)
+        key.send(Type.X_SPDDUMP)
+        first = key.receive()
+        kill_engine(daemon)
+        found = [first]
+        while not found[-1].errno:
+            found.append(key.receive())
+        assert found[-1].errno == 4 and found[-1].type == Type.X_SPDDUMP and len(found) < 2_001
+        assert len(key.dump(Type.X_SPDDUMP)) == 2_000
+
+
+def test_a_request_that_waits_when_the_engine_dies_is_done_once(daemon: Running) -> None:
+    """The engine is stopped, so that it has the request and no answer; then it is killed."""
+    key = Key(daemon.directory)
+    assert key.ask(Type.REGISTER, SaType.ESP).errno == 0
+    engine = engine_of(daemon)
+    os.kill(engine, signal.SIGSTOP)
+    key.send(Type.FLUSH)
+    os.kill(engine, signal.SIGKILL)
+    assert key.receive().type == Type.FLUSH
+    assert key.ask(Type.DUMP).errno == 2, "all are gone"
+    key.socket.settimeout(0.1)
+    with pytest.raises(TimeoutError):
+        key.receive()
+
+
+def test_a_request_that_engines_die_of_is_refused(daemon: Running) -> None:
+    key = Key(daemon.directory)
+    for _ in range(2):
+        engine = engine_of(daemon)
+        os.kill(engine, signal.SIGSTOP)
+        if not key_has_sent(key):
+            key.send(Type.FLUSH)
+        os.kill(engine, signal.SIGKILL)
+        with Control(daemon.directory) as control:
+            while control.ask("version")["engine"] in (0, engine):
+                pass
+    first = key.receive()
+    assert (first.type, first.errno) in ((Type.FLUSH, 5), (Type.FLUSH, 0)), "EIO, or the second engine was quicker than its end"
+
+
+def key_has_sent(key: Key) -> bool:
+    """Whether a request waits in the socket still."""
+    return struct.unpack("i", fcntl.ioctl(key.socket, 0x5411, bytes(4)))[0] > 0
+
+
+def test_the_keepers_end_is_the_end_for_all(tmp_path: Path, conf: Path) -> None:
+    daemon = Running(tmp_path / "koura", "-f", str(conf))
+    daemon.start()
+    key = Key(daemon.directory)
+    watched = os.pidfd_open(engine_of(daemon))
+    daemon.signal(signal.SIGKILL)
+    assert key.socket.recv(100) == b"", "clients notice"
+    assert select.select([watched], [], [], 20)[0], "the engine goes, too"
+    os.close(watched)
+    daemon.stop()
+    with Running(tmp_path / "koura", "-f", str(conf)) as again:
+        assert len(Key(again.directory).dump(Type.DUMP)) == 2, "what it left behind is in nobody's way"
+
+
+def test_hup_changes_what_differs_and_a_bad_file_changes_nothing(daemon: Running, conf: Path) -> None:
+    key = Key(daemon.directory)
+    before = key.dump(Type.DUMP), key.dump(Type.X_SPDDUMP)
+    conf.write_text("nonsense;")
+    reload(daemon)
+    assert (key.dump(Type.DUMP), key.dump(Type.X_SPDDUMP)) == before
+    assert "reload refused, nothing has changed" in daemon.said and f"{conf}:1:1:" in daemon.said
+    conf.write_text(CONF.replace("0x1001", "0x1002") + "spdadd 10.9.0.0/16 10.1.0.0/16 any -P in none;\n")
+    reload(daemon)
+    assert "- SA 10.0.0.2 10.0.0.1 esp 0x1001" in daemon.said
+    assert "+ SA 10.0.0.2 10.0.0.1 esp 0x1002" in daemon.said
+    assert f"{conf}: 2 added, 1 removed, 3 unchanged" in daemon.said
+    assert (len(key.dump(Type.DUMP)), len(key.dump(Type.X_SPDDUMP))) == (2, 3)
+
+
+def reload(daemon: Running) -> None:
+    """SIGHUP, and wait until what it does is done: another load in the same queue, which changes nothing, comes after it."""
+    daemon.signal(signal.SIGHUP)
+    with Control(daemon.directory) as control:
+        try:
+            control.ask("reload")
+        except Refused:
+            return
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_who_is_not_privileged_is_told_so(open_path: Path, conf: Path) -> None:
+    with Running(open_path / "koura", "-f", str(conf), "--pfkey-mode", "0666", "--pfkey-group", "nogroup") as daemon:
+        script = (
+            "import os, socket, struct, sys\n"
+            "os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(54321)\n"
+            "s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); s.connect(sys.argv[1] + '/pfkey.sock')\n"
+            "s.send(struct.pack('<BBBBHHII', 2, 10, 0, 0, 2, 0, 7, 1)); print(s.recv(9999)[2])\n"
+            "try:\n    socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET).connect(sys.argv[1] + '/control.sock')\n"
+            "except PermissionError: print('closed')\n"
+        )
+        for gid, errno in ((54321, 1), (grp.getgrnam("nogroup").gr_gid, 0)):
+            said = subprocess.run(
+                [sys.executable, "-c", script, str(daemon.directory), str(gid)], capture_output=True, text=True, check=True, timeout=60,
+            ).stdout  # fmt: skip
+            assert said.split() == [str(errno), "closed"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become an ordinary user here")
+def test_an_ordinary_user_has_a_daemon_of_his_own(open_path: Path) -> None:
+    """A process that becomes that user before it starts the daemon: its Python may lie where the user cannot reach."""
+    mine = open_path / "mine"
+    mine.mkdir()
+    os.chown(mine, 54321, 54321)
+    script = (
+        "import os, sys\nfrom koura.cli import main, up\n"
+        "os.setgroups([]); os.setgid(54321); os.setuid(54321)\n"
+        "sys.exit(main.run(up.command, 'koura up', ['-q', '--socket', sys.argv[1]]))\n"
+    )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
+        notices.bind(str(open_path / "notify"))
+        os.chmod(open_path / "notify", 0o666)
+        environment = os.environ | {"NOTIFY_SOCKET": str(open_path / "notify")}
+        started = subprocess.Popen([sys.executable, "-c", script, str(mine / "koura")], env=environment)
+        try:
+            notices.settimeout(60)
+            assert b"READY=1" in notices.recv(4096).split(b"\n")
+            with Control(mine / "koura") as control:
+                assert control.ask("sysctl", name="net.inet.ipsec.dfbit", value="1")["value"] == "1"
+            assert {path.stat().st_uid for path in (mine / "koura").iterdir()} == {54321}
+            assert Key(mine / "koura").ask(Type.DUMP).errno == 2
+        finally:
+            started.terminate()
+            assert started.wait(30) == 0
+
+
+def koura(daemon: Running, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "koura", arguments[0], "--socket", str(daemon.directory), *arguments[1:]]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_the_commands(daemon: Running) -> None:
+    assert koura(daemon, "sysctl", "net.inet.ipsec.dfbit").stdout == "net.inet.ipsec.dfbit: 0\n"
+    assert koura(daemon, "sysctl", "net.inet.ipsec.dfbit=2").stdout == "net.inet.ipsec.dfbit: 0 -> 2\n"
+    assert koura(daemon, "sysctl", "-n", "net.inet.ipsec.dfbit").stdout == "2\n"
+    bad = koura(daemon, "sysctl", "net.inet.ipsec.dfbti")
+    assert (bad.returncode, bad.stdout) == (1, "") and "did you mean net.inet.ipsec.dfbit" in bad.stderr
+    assert koura(daemon, "stat", "-p", "esp").stdout.startswith("esp:\n\t0 packets shorter than header shows\n")
+    assert json.loads(koura(daemon, "stat", "--json", "-p", "pfkey").stdout)["pfkey"]["out_total"] == 0
+    down = koura(daemon, "down")
+    assert (down.returncode, down.stdout, down.stderr) == (0, "", "")
+    assert daemon.stop() == 0
+    gone = koura(daemon, "sysctl", "net.inet.ipsec.dfbit")
+    assert gone.returncode == 1 and "no engine runs there" in gone.stderr
+
+
+def test_a_supervisor_brings_key_sockets_and_its_sockets_end_with_it(daemon: Running) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    bypass = policies.write(policies.describe(Policy(Direction.INBOUND, Action.BYPASS)), LINUX).hex()
+    with Control(daemon.directory) as control:
+        with theirs:
+            control.ask("adopt", theirs.fileno(), pid=4242, uid=7, dialect="linux", command="iked", is_privileged=True)
+        clients = control.ask("clients")["clients"]
+        assert isinstance(clients, list) and isinstance(clients[0], dict)
+        assert (clients[0]["pid"], clients[0]["dialect"], clients[0]["command"]) == (4242, "linux", "iked")
+        ours.send(Message(Type.REGISTER, SaType.ESP, 1, 4242).write(LINUX))
+        assert Message.read(ours.recv(9999), LINUX).errno == 0
+        control.ask("socket-policy", socket=77, level=0, policy=bypass, pid=4242, is_privileged=True)
+        kill_engine(daemon)
+        shown = control.ask("socket-policy-get", socket=77, level=0, direction=1)["policy"]
+        assert policies.read(bytes.fromhex(str(shown)), LINUX).type == Action.BYPASS
+        with pytest.raises(Refused, match="no descriptor"):
+            control.ask("adopt", pid=1, uid=1, dialect="linux")
+    with Control(daemon.directory) as control:
+        shown = control.ask("socket-policy-get", socket=77, level=0, direction=1)["policy"]
+        assert policies.read(bytes.fromhex(str(shown)), LINUX).type == Action.ENTRUST, "who set it has gone"
+    ours.close()
+
+
+def test_the_status_socket_only_reads(daemon: Running) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as end:
+        end.connect(str(daemon.directory / "status.sock"))
+        for request, is_ok in (
+            ({"do": "sysctl", "name": "net.inet.ipsec.dfbit"}, True), ({"do": "stat"}, True), ({"do": "clients"}, True),
+            ({"do": "sysctl", "name": "net.inet.ipsec.dfbit", "value": "1"}, False), ({"do": "down"}, False), ({"do": "reload"}, False),
+        ):  # fmt: skip
+            end.send(json.dumps(request).encode())
+            reply = json.loads(end.recv(1 << 16))
+            assert reply["ok"] is is_ok and (is_ok or reply["errno"] == "EPERM")
+        end.send(b"no JSON")
+        assert json.loads(end.recv(1 << 16))["errno"] == "EINVAL"
+
+
+def test_what_holds_keys_cannot_be_looked_into(daemon: Running) -> None:
+    for pid in (daemon.pid, engine_of(daemon)):
+        limits = Path(f"/proc/{pid}/limits").read_text()
+        assert [line.split()[4:6] for line in limits.splitlines() if line.startswith("Max core")] == [["0", "0"]]
+        status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        if pid != daemon.pid:
+            assert int(status["CapEff"], 16) == 0, "the engine has no capability"

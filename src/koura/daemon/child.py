@@ -1,5 +1,6 @@
 """The engine as a process: forked from the keeper, so that it is there in milliseconds; it inherits the link and the memory only."""
 
+import gc
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ from koura.host.loop import Loop
 from koura.host.memory import Shared
 
 _STANDARD = 3
+COLLECT = (50_000, 20, 50)
 BROKEN = 70  # exit status of an engine that found a fault of ours in itself
 
 
@@ -65,6 +67,7 @@ def _live(birth: Birth, end: socket.socket, parent: int) -> None:
         os.closerange(first, last)
     harden.keep_secrets()
     harden.drop_capabilities()
+    gc.set_threshold(*COLLECT)  # an engine's objects live long: looking through them all often costs a fifth of a large load
     loop = Loop()
     Engine(loop, end, Shared(birth.memory), birth.clock, birth.incarnation)
     loop.run()

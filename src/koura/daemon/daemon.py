@@ -62,6 +62,8 @@ class Daemon:
             self._loop.on_signal(signal.SIGHUP, lambda: self._reload(self._say))
             self._keeper.start()
             self._loop.run()
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)  # it ends already
             self._notifier.tell("STOPPING=1")
             self._keeper.stop()
         finally:

@@ -9,6 +9,7 @@ that two engines died of is refused. Who dies again and again before it is ready
 """
 
 import json
+import os
 import struct
 import sys
 import syslog
@@ -30,6 +31,7 @@ from koura.settings import Settings
 MOST_FAILURES = 2  # engines that may die over one request
 MOST_STILLBORN = 5  # engines in a row that die before they are ready
 RETRY_S = 0.2
+SYSLOG = "/dev/log"
 RESTORE_STEP = 1000  # things restored in one step
 
 
@@ -240,8 +242,8 @@ class Keeper:
 
 
 def log(priority: int, line: str) -> None:
-    """One line to the log; what is wrong also to stderr."""
+    """One line to the log; what is wrong also to stderr, and everything where there is no syslog."""
     syslog.syslog(priority, line)
-    if priority <= syslog.LOG_WARNING:
+    if priority <= syslog.LOG_WARNING or not os.path.exists(SYSLOG):
         sys.stderr.write(f"koura: {line}\n")
         sys.stderr.flush()

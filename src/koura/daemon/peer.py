@@ -84,7 +84,7 @@ class Peer:
             self._on_gone(self)
 
     def _ready(self, events: int) -> None:
-        if events & WRITE and self._queue:
+        if events & (WRITE | GONE) and self._queue:
             self._flush()
             if self.is_open and not self._queue:
                 self.drained()

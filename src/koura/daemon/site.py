@@ -20,6 +20,7 @@ from koura.errors import Errno, Refused
 from koura.host.entropy import System
 from koura.moment import Moment
 from koura.notices import KeySocketOpened
+from koura.pfkey.sockets import Delivery
 from koura.sadb.agreement import Agreement
 from koura.sadb.association import Association, State
 from koura.saindex import Protocol
@@ -30,7 +31,7 @@ from koura.spd import language
 from koura.spd.entry import Entry
 from koura.spd.policy import MAX_MANUAL_REQID, Level, Policy
 from koura.stack import Stack
-from koura.traffic.outcome import Event
+from koura.traffic.outcome import Event, ToKeySocket
 
 _KEY = b"site"
 _SOCKET = 1
@@ -191,12 +192,21 @@ class Site:
 
     def _do(self, plan: _Plan, at: Moment) -> None:
         stack = self._stack
+        told: list[Delivery] = []
+        tell = stack.server.tell
         for sa in plan.drop_sas:
+            told += tell.changed(sa, is_added=False)
             stack.sadb.remove(sa)
         for entry in plan.drop_policies:
             stack.spd.remove_id(entry.id)
+            told += tell.announce(entry, is_added=False)
         added = [stack.sadb.add(agreement, at) for agreement in plan.add_sas]
         entries = [stack.spd.add(policy, at) for policy in plan.add_policies]
+        for sa in added:
+            told += tell.changed(sa, is_added=True)
+        for entry in entries:
+            told += tell.announce(entry, is_added=True)
+        plan.diff.events += [ToKeySocket(delivery.socket, delivery.octets) for delivery in told]
         self._owned = _Owned(
             frozenset(sa.order for sa in (*plan.keep_sas, *added)), frozenset(entry.id for entry in (*plan.keep_policies, *entries))
         )

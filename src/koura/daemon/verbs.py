@@ -93,8 +93,10 @@ class Verbs:
         return [control.accepted(text="\n".join(shown))]
 
     def debug_request(self, request: bytes, answer: Answer) -> Iterable[Record]:
-        """net.key.debug: a line for the log about a request."""
-        if not self._stack.settings.key.debug & DEBUG_KEY:
+        """Lines for the log about a request: every one with net.key.debug, what was refused with either ipsec.debug (R38)."""
+        settings = self._stack.settings
+        is_refused_wanted = answer.refused is not None and (settings.v4.debug or settings.v6.debug)
+        if not is_refused_wanted and not settings.key.debug & DEBUG_KEY:
             return []
         what = netstat.MESSAGES.get(request[1], f"message {request[1]}") if len(request) > 1 else "a short message"
         end = f"refused: {answer.refused.errno.name}, {answer.refused.why}" if answer.refused is not None else "done"

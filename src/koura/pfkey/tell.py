@@ -101,10 +101,24 @@ class Tell:
 
         return self._to_registered(Outgoing(Type.X_NAT_T_NEW_MAPPING, satype, make))
 
+    def changed(self, sa: Association, is_added: bool) -> tuple[Delivery, ...]:
+        """ADD or DELETE to all: an SA came or went, and no client asked for it."""
+        agreement = sa.agreement
+
+        def make(dialect: Dialect) -> Message:
+            said: tuple[x.Extension, ...] = (show.sa_extension(sa), *show.endpoints(agreement, dialect))
+            if is_added:
+                limits = ((Ext.LIFETIME_HARD, agreement.hard), (Ext.LIFETIME_SOFT, agreement.soft))
+                lifetimes = [one for ext, limit in limits for one in show.lifetime(ext, limit)]
+                said = (said[0], show.sa2_extension(sa), *said[1:], *lifetimes)
+            return Message(Type.ADD if is_added else Type.DELETE, show.satype(sa), extensions=said)
+
+        return self._sockets.deliver(Outgoing(Type.ADD if is_added else Type.DELETE, show.satype(sa), make), Audience.ALL)
+
     def announce(self, entry: Entry, is_added: bool) -> tuple[Delivery, ...]:
-        """X_SPDADD or X_SPDDELETE to all: an interface's policy came or went (M37)."""
+        """X_SPDADD or X_SPDDELETE to all: a policy came or went that no client asked for: an interface's (M37), a file's."""
         selector = entry.policy.selector
-        assert selector is not None, "a policy of an interface has a selector"
+        assert selector is not None, "only a socket's policy has no selector"
         kind = Type.X_SPDADD if is_added else Type.X_SPDDELETE
 
         def make(dialect: Dialect) -> Message:
