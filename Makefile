@@ -15,7 +15,7 @@ demo: $(STAMP)
 	@$(BIN)/koura demo
 
 test: packages $(TEST_STAMP)
-	$(BIN)/ruff check src tests tools bench setup.py
+	$(BIN)/ruff check src tests tools bench examples setup.py
 	$(BIN)/mypy
 	@tools/run-tests $(BIN)
 
@@ -23,7 +23,7 @@ test-slow: $(TEST_STAMP)
 	@tools/run-tests $(BIN) -m slow
 
 lint: $(TEST_STAMP)
-	$(BIN)/ruff check src tests tools bench setup.py
+	$(BIN)/ruff check src tests tools bench examples setup.py
 	$(BIN)/mypy
 
 conformance: $(TEST_STAMP)

@@ -129,9 +129,10 @@ class Summary:
         rows = [(word_of(reason), count, reason.name, _sentence(reason)) for reason, count in self._sorted() if count]
         rows += [("left out", count, f"frame.{why.value}", why.sentence) for why, count in self.left.items()]
         rows.sort(key=lambda row: (_ORDER.index(row[0]), -row[1]))
-        width = max((len(str(row[1])) for row in rows), default=0)
+        digits = max((len(str(row[1])) for row in rows), default=0)
+        width = max((len(row[2]) for row in rows), default=0)
         for word, count, name, sentence in rows:
-            yield f"  {word:<9}  {count:>{width}}  {name:<20}  {sentence}"
+            yield f"  {word:<9}  {count:>{digits}}  {name:<{width}}  {sentence}"
 
     def _sorted(self) -> list[tuple[Ending, int]]:
         return sorted(self.reasons.items(), key=lambda row: row[0].name)

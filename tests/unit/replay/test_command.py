@@ -95,8 +95,8 @@ def test_the_summary_counts_by_outcome_and_reason(desk: Desk) -> None:
     assert ran.status == 0
     assert ran.out.splitlines() == [
         "32 frames, 32 packets in, 16 packets out",
-        "  delivered  16  ok.delivered          accepted and delivered",
-        "  refused    16  esp.replay            sequence number was accepted before (RFC 4303 §3.4.3)",
+        "  delivered  16  ok.delivered  accepted and delivered",
+        "  refused    16  esp.replay    sequence number was accepted before (RFC 4303 §3.4.3)",
     ]
     assert ran.packets == CASE.plain()
 
