@@ -43,7 +43,8 @@ class Request:
 
     @property
     def has_addresses(self) -> bool:
-        return bool(self.src.family or self.src.address)
+        """Whether either names a place: then both must. Two of no family are none."""
+        return any(end.family or end.address for end in (self.src, self.dst))
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,8 +157,10 @@ class Outbound:
             if whole is None:
                 return Held(HELD_FRAGMENT)
             packet, origin = whole.packet, replace(origin, fragment_octets=whole.fragment_octets)
-            summary = summarise(packet)
-        flow = flow_of(summary, packet)
+        try:
+            flow = flow_of(summarise(packet) if origin.fragment_octets else summary, packet)
+        except Malformed as fault:  # only now: in what was put together, or behind an AH that the packet came with
+            raise Discarded(IP_MALFORMED) from fault
         entry = self.entry(flow, packet, origin)
         action = self.action(entry, summary.version)
         if entry is not None:

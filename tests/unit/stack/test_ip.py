@@ -18,7 +18,7 @@ from koura.reasons import (
 )
 from koura.traffic.fragments import split
 from koura.traffic.outcome import Bypass, Deliver, Discard, Held, Origin
-from koura.wire import ipv4
+from koura.wire import ipv4, ipv6
 from tests.unit.stack.kit import GCM, Host, discards, released
 from tests.unit.traffic.kit import A6, B6, A, B, datagram
 
@@ -112,6 +112,15 @@ def test_fragments_that_wait_are_limited() -> None:
     host.tune("net.koura.limits.fragments", 1)
     assert host.receive(fragments()[0]) == Held(HELD_FRAGMENT)
     discards(host, host.receive(fragments()[1]), FRAG_LIMIT)
+
+
+def test_no_ip_packet_behind_an_ah_of_its_own() -> None:
+    """The chain that AH hides from the first look is read for the policy's sake; it may be broken."""
+    ah = bytes.fromhex("0002 0000 00001109 00000001") + bytes(4)
+    hop_by_hop_of_1264_octets = bytes.fromhex("119d") + bytes(26)
+    host = Host(POLICED)
+    packet = ipv6.write(ipv6.Header(A6, B6, 51), ah + hop_by_hop_of_1264_octets)
+    discards(host, host.send(packet, Origin(is_forwarded=True)), IP_MALFORMED)
 
 
 @pytest.mark.parametrize("seed", range(3))
