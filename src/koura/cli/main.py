@@ -16,6 +16,8 @@ import koura
 
 # name -> module below koura.cli whose `command` it is
 COMMANDS: dict[str, str] = {
+    "demo": "demo",
+    "sim": "sim",
     "replay": "replay",
     "run": "run",
     "setkey": "setkey",
