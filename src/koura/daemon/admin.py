@@ -78,6 +78,8 @@ class Admin(Peer):
             descriptor = self._descriptor(verb, descriptors)
             if verb.name == "load" and descriptor is not None:
                 arguments["text"] = _text(descriptor)
+            if verb.name == "load" and "text" not in arguments:
+                raise Refused(Errno.EINVAL, "load: neither a text nor a descriptor of a file")
             self._calls.asked(self, Asked(verb, arguments, descriptor, self.credentials))
         except Refused as error:
             self.reply([control.refused(error)])

@@ -21,11 +21,12 @@ from koura.secret import Secret
 T = TypeVar("T")
 _Write = Callable[[Any], Any]
 _Read = Callable[[Any], Any]
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def write(value: Any) -> bytes:
     """A dataclass of known kinds of fields."""
-    return json.dumps(_pair(type(value))[0](value), separators=(",", ":")).encode()
+    return _encode(_pair(type(value))[0](value)).encode()
 
 
 def read(kind: type[T], octets: bytes) -> T:

@@ -85,7 +85,9 @@ class Site:
     def resume(self, kept: Mapping[bytes, bytes]) -> None:
         """What the file had with an engine before."""
         if _KEY in kept:
-            self._owned = codec.read(_Owned, kept[_KEY])
+            owned = codec.read(_Owned, kept[_KEY])
+            # Orders of SAs that have gone are given out again.
+            self._owned = _Owned(owned.sas & {sa.order for sa in self._stack.sadb}, owned.policies)
 
     def load(self, text: str, name: str, at: Moment, *, is_trial: bool = False) -> Diff:
         """Make the script true. Raises Refused with every fault, and nothing has changed. is_trial: only say what would change."""

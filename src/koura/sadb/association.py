@@ -191,6 +191,7 @@ class Left:
     slot: int
     epoch: int
     order: int
+    relation: int
     created: Moment
     state: State
     is_soft_told: bool
@@ -198,7 +199,7 @@ class Left:
 
 def leave(sa: Association) -> Left:
     """What another engine needs to go on with this SA."""
-    return Left(sa.agreement, sa.slot, sa.epoch, sa.order, sa.created, sa.state, bool(sa.hot.words[SOFT_TOLD]))
+    return Left(sa.agreement, sa.slot, sa.epoch, sa.order, sa.relation, sa.created, sa.state, bool(sa.hot.words[SOFT_TOLD]))
 
 
 def resume(left: Left, makings: Makings) -> Association:
@@ -210,7 +211,7 @@ def resume(left: Left, makings: Makings) -> Association:
     agreement, hot = left.agreement, makings.arena.adopt(left.slot)
     words = hot.words
     words[STATE], words[SOFT_TOLD] = left.state, int(left.is_soft_told)
-    sa = Association(agreement, hot, left.created, order=left.order)
+    sa = Association(agreement, hot, left.created, order=left.order, relation=left.relation)
     if sa.state is State.LARVAL:
         return sa
     sa.session, sa.digest, sa.compressor = _open(agreement, makings)

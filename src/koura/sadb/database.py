@@ -158,6 +158,7 @@ class Database:
         """Put back what an engine left, in its order: the oldest first. `noted` does not hear of it. Raises Refused (no algorithm)."""
         sa = association.resume(left, self._makings)
         self._order = left.order
+        self._relations.resume(sa)
         self._file(sa)
         if sa.state is State.LARVAL:
             self._deadlines.watch_larval(sa, larval_s)
@@ -254,13 +255,13 @@ class Database:
     def _insert(self, sa: Association) -> None:
         self._order += 1
         sa.order = self._order
+        self._relations.add(sa)
         self._file(sa)
         self.noted(sa)
 
     def _file(self, sa: Association) -> None:
         self._all[_key_of(sa.agreement)] = sa
         self._slots[sa.slot] = sa
-        self._relations.add(sa)
         self._count_port(sa.agreement, 1)
         self.relation_changed(sa.agreement.index)
         if sa.window is not None:

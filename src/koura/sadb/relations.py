@@ -34,11 +34,24 @@ class Relations:
         kin = self._newest(index, lambda _: True, is_oldest=True)
         self._last += 1
         sa.relation = kin.relation if kin is not None else self._last
-        for key in _keys(index):
-            group = self._filed.setdefault(key, {}).setdefault(sa.relation, {})
+        self._file(sa)
+
+    def resume(self, sa: Association) -> None:
+        """File an SA under the relation that it has from another SAD."""
+        self._last = max(self._last, sa.relation)
+        self._file(sa)
+
+    def _file(self, sa: Association) -> None:
+        for key in _keys(sa.agreement.index):
+            groups = self._filed.setdefault(key, {})
+            newest = next(reversed(groups), 0)
+            group = groups.setdefault(sa.relation, {})
+            last = next(reversed(group), 0)
             group[sa.order] = sa
-            if next(reversed(group)) != max(group):  # One that moved here is older than the last.
-                self._filed[key][sa.relation] = dict(sorted(group.items()))
+            if sa.order < last:  # One that moved here is older than the last.
+                groups[sa.relation] = dict(sorted(group.items()))
+            if sa.relation < newest:
+                self._filed[key] = dict(sorted(groups.items()))
 
     def drop(self, sa: Association, index: SaIndex) -> None:
         """Take an SA out, which was filed under `index`."""

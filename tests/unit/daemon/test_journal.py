@@ -114,6 +114,22 @@ def test_what_a_window_had_seen_it_has_seen() -> None:
     assert [isinstance(end, Discard) for end in ends] == [True, True, False]
 
 
+def test_sas_hang_where_they_hung() -> None:
+    """The third joined the second's relation, which has gone since: alone it would join the first's."""
+    first = Engine()
+    first.script("".join(
+        f"add 10.0.0.1 10.0.0.2 esp {spi} {more} -E aes-gcm-16 {KEY};"
+        for spi, more in ((0x1000, "-u 7"), (0x2000, "-u 9"), (0x3000, "-m transport"))
+    ))  # fmt: skip
+    first.script("delete 10.0.0.1 10.0.0.2 esp 0x2000;")
+    relations = [(sa.agreement.spi, sa.relation) for sa in first.stack.sadb]
+    second = first.next()
+    assert [(sa.agreement.spi, sa.relation) for sa in second.stack.sadb] == relations
+    for engine in (first, second):
+        engine.script(f"add 10.0.0.1 10.0.0.2 esp 0x4000 -E aes-gcm-16 {KEY};")
+    assert [sa.relation for sa in second.stack.sadb] == [sa.relation for sa in first.stack.sadb]
+
+
 def test_registrations_and_half_made_sas_stay() -> None:
     first = Engine()
     assert first.simple(Type.REGISTER, SaType.ESP)[0].errno == 0

@@ -125,6 +125,16 @@ def test_the_next_engine_knows_what_the_file_has() -> None:
     assert [one.agreement.spi for one in after.stack.sadb] == [0x9000]
 
 
+def test_an_order_that_comes_back_is_not_the_files() -> None:
+    engine = Engine()
+    load(engine, sa(0x1000))
+    engine.script("flush;")
+    after = engine.next()
+    after.script(sa(0x9000))
+    assert load(after, "") == (0, 0, 0)
+    assert len(after.stack.sadb) == 1
+
+
 def test_key_managers_hear_of_it() -> None:
     engine = Engine()
     load(engine, sa(0x1000) + spd(1))
