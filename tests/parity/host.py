@@ -85,6 +85,9 @@ class Host(Node):
         if packet[0] >> 4 == 4:
             try:
                 packet = processed(packet, self.addresses, self.takes_source_routes)
+            except options.Unroutable:
+                self._count("cantforward")
+                return ()
             except BadOption as bad:
                 self._count("badoptions")
                 self._error4(packet, bad.kind, bad.code, bad.pointer << 24, at)

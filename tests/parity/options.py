@@ -17,8 +17,12 @@ class BadOption(Exception):
         self.kind, self.code, self.pointer = kind, code, pointer
 
 
+class Unroutable(Exception):
+    """A source route that would have to be followed further."""
+
+
 def processed(packet: bytes, own: frozenset[bytes], takes_source_routes: bool) -> bytes:
-    """The packet as it goes on: routes recorded. Raises BadOption."""
+    """The packet as it goes on: routes recorded. Raises BadOption, Unroutable."""
     header_octets = (packet[0] & 15) * 4
     out = bytearray(packet)
     at = ipv4.FIXED_OCTETS
@@ -33,10 +37,9 @@ def processed(packet: bytes, own: frozenset[bytes], takes_source_routes: bool) -
         if kind in (_LSRR, _SSRR):
             _check_route(packet, at, octets, own, takes_source_routes)
         elif kind == _RECORD_ROUTE:
-            place = packet[at + 2]
-            if place >= 4 and place + 3 <= octets:
-                out[at + place - 1 : at + place + 3] = packet[16:20]
-                out[at + 2] = place + 4
+            _record(out, packet, at, octets)
+        elif kind == _TIMESTAMP:
+            _stamp(out, at, octets)
         at += octets
     if bytes(out) == packet:
         return packet
@@ -44,11 +47,32 @@ def processed(packet: bytes, own: frozenset[bytes], takes_source_routes: bool) -
     return ipv4.write(head, bytes(out[header_octets:]))
 
 
+def _record(out: bytearray, packet: bytes, at: int, octets: int) -> None:
+    """Our address into the next free place of a recorded route."""
+    place = packet[at + 2]
+    if place >= 4 and place + 3 <= octets:
+        out[at + place - 1 : at + place + 3] = packet[16:20]
+        out[at + 2] = place + 4
+
+
+def _stamp(out: bytearray, at: int, octets: int) -> None:
+    """The next free place of a timestamp option is taken, with 0 for the time; where none is, that is counted. Flag 0 alone."""
+    place, flags = out[at + 2], out[at + 3]
+    if place + 3 <= octets and flags & 15 == 0:
+        out[at + place - 1 : at + place + 3] = bytes(4)
+        out[at + 2] = place + 4
+    elif place + 3 > octets:
+        out[at + 3] = (flags + 16) & 0xFF
+
+
 def _check_route(packet: bytes, at: int, octets: int, own: frozenset[bytes], takes_source_routes: bool) -> None:
-    if not takes_source_routes:
-        raise BadOption(3, 5, 0)
     if octets < 3 or packet[at + 2] < 4:
         raise BadOption(12, 0, at + 2)
+    if packet[16:20] not in own or takes_source_routes:
+        return
+    if packet[at + 2] + 3 <= octets:  # Not at its end: we do not pass it on, and do not say so.
+        raise Unroutable
+    raise BadOption(3, 5, 0)
 
 
 def reversed_route(asked: ipv4.Header) -> tuple[bytes, bytes]:

@@ -128,6 +128,19 @@ def inflated(octets: bytes) -> bytes | None:
         return None
 
 
+def timeless(packet: bytes) -> bytes:
+    """An IPv4 packet with what a timestamp option says of the time, and the header's checksum, zero; any other packet as it is."""
+    size = (packet[0] & 15) * 4 if packet and packet[0] >> 4 == 4 else 20
+    at = 20
+    while at < size and packet[at]:
+        octets = packet[at + 1] if packet[at] != 1 and at + 1 < size else 1
+        if packet[at] == 68 and octets > 4:
+            packet = packet[: at + 4] + bytes(octets - 4) + packet[at + octets :]
+            packet = packet[:10] + bytes(2) + packet[12:]
+        at += max(octets, 1)
+    return packet
+
+
 def expanded(packet: bytes) -> tuple[object, ...] | None:
     """For a packet with IPComp in it: its headers without lengths, checksums and ICVs, and the clear payload; None for others."""
     layers = list(headers(packet))

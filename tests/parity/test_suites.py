@@ -5,6 +5,7 @@ import pytest
 from koura.fast import drivers
 from koura.saindex import Direction
 from koura.traffic.outcome import Forward
+from koura.wire import checksum
 from tests.parity.kit import SHAPES, SUITES, Pair, Shape, agreement, needs_fast, packets, policy
 
 pytestmark = needs_fast
@@ -34,6 +35,26 @@ def _both_ways(suite: tuple[str, str | None], shape: Shape) -> None:
     back.inbound([*wire[:20], bytes(forged), *wire[3:6], *wire[20:], wire[-1]])
     if not shape.is_encapsulated or shape.is_tunnel:
         assert back.watched.opened >= len(sent) - 4, "the fast path answered too little to be compared"
+
+
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape.is_encapsulated], ids=str)
+def test_udp_around_esp_with_a_right_a_wrong_and_no_checksum(shape: Shape) -> None:
+    suite = ("aes-gcm-16", None)
+    out = Pair(1, [agreement(suite, shape)], [policy(shape, Direction.OUTBOUND)])
+    wire = [packet for outcome in out.outbound(packets(shape, 7, 9)).outcomes if isinstance(outcome, Forward) for packet in outcome.packets]
+    arriving = [_summed(packet, kind) for number, packet in enumerate(wire) for kind in [("none", "right", "wrong")[number % 3]]]
+    back = Pair(2, [agreement(suite, shape)], [policy(shape, Direction.INBOUND)])
+    ends = [type(outcome).__name__ for outcome in back.inbound(arriving).outcomes]
+    assert ends == ["Deliver", "Deliver", "Discard"] * 3
+
+
+def _summed(packet: bytes, kind: str) -> bytes:
+    start = 20 if packet[0] >> 4 == 4 else 40
+    src, dst = (packet[12:16], packet[16:20]) if start == 20 else (packet[8:24], packet[24:40])
+    blank = packet[start : start + 6] + bytes(2) + packet[start + 8 :]
+    right = checksum.upper(src, dst, 17, blank) or 0xFFFF
+    value = {"none": 0, "right": right, "wrong": right ^ 1 or 2}[kind]
+    return packet[: start + 6] + value.to_bytes(2, "big") + packet[start + 8 :]
 
 
 def test_a_driver_was_found() -> None:

@@ -106,3 +106,12 @@ cdef inline void udp_checksum_ipv6(uint8_t *packet, uint32_t octets) noexcept no
     if sum16 == 0:
         sum16 = 0xFFFF
     memcpy(packet + 46, &sum16, 2)
+
+
+cdef inline bint is_udp_right(View v, uint32_t start, uint8_t version) noexcept nogil:
+    """UDP from `start` to the end has its right checksum, or says with 0 that it has none. RFC 1122 §4.1.3.4."""
+    cdef uint32_t length = v.octets - start
+    cdef uint64_t total = sum_of(v.data + 12, 8) if version == 4 else sum_of(v.data + 8, 32)
+    if word_at(v, start + 6) == 0:
+        return True
+    return folded(total + swap16(<uint16_t> length) + swap16(17) + sum_of(v.data + start, length)) == 0

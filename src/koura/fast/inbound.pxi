@@ -83,7 +83,7 @@ cdef bint recognise(Engine *e, View v, Arrived *a) noexcept nogil:
     a.esp = 0
     esp = head.octets
     if head.protocol == 17 and head.has_ports and is_port(e, head.dport):
-        if v.octets < esp + UDP_OCTETS + 8 or word_at(v, esp + 4) != v.octets - esp:
+        if v.octets < esp + UDP_OCTETS + 8 or word_at(v, esp + 4) != v.octets - esp or not is_udp_right(v, esp, head.version):
             return False
         esp += UDP_OCTETS
     elif head.protocol != 50:
