@@ -4,13 +4,14 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable
 
-from bench import reference, scale
+from bench import intercept, reference, scale
 from bench.machine import described
 from bench.table import Table, put
 
 BENCHES: dict[str, Callable[[float], Iterable[Table]]] = {
     "reference": lambda seconds: (reference.run(seconds),),
     "scale": scale.run,
+    "intercept": intercept.run,
 }
 
 

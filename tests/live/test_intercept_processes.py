@@ -253,6 +253,28 @@ os.write(s.fileno(), request(7)); print(os.read(s.fileno(), 16)[1], refused(key)
         assert program.step() == "7 ENOSYS"
 
 
+@pytest.mark.slow
+def test_no_reply_comes_late_on_a_busy_machine(engine: Engine) -> None:
+    """iked's way of asking, with one millisecond for each reply, beside twice as many busy processes as there are processors."""
+    lines = output(engine, """
+busy = []
+for _ in range(2 * os.cpu_count()):
+    if (pid := os.fork()) == 0:
+        while True: pass
+    busy.append(pid)
+try:
+    sockets = [key() for _ in range(4)]
+    late = 0
+    for seq in range(400):
+        try: ask(sockets[seq % 4], request(5, seq=seq))
+        except AssertionError: late += 1
+    print("late:", late)
+finally:
+    for pid in busy: os.kill(pid, signal.SIGKILL); os.waitpid(pid, 0)
+""")
+    assert lines == ["late: 0"]
+
+
 def test_the_end_of_a_program_ends_what_it_set(engine: Engine) -> None:
     lines = output(engine, "u = socket.socket(socket.AF_INET, 2); u.bind(('127.0.0.1', 0)); u.setsockopt(*IP, policy(1)); print(cookie(u))")
     assert engine.wait(lambda: engine.stack.spd.socket_policy(int(lines[0]), Direction.INBOUND) is None)

@@ -1,6 +1,7 @@
 """`koura run` with the real daemon: a private engine, one that runs, one that is restarted; as root and as an ordinary user."""
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -66,6 +67,19 @@ def test_an_ordinary_user_has_all_of_it_with_an_engine_of_his_own() -> None:
     assert program.returncode == 0, program.stderr
     assert program.stdout.split()[:3] == ["True", "2", str(NOBODY)]
     assert program.stdout.split()[-1] == "1"
+
+
+def test_a_private_engine_ends_with_a_supervisor_that_was_killed(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "koura", "run", "--", *python("step(os.environ['KOURA_SOCKET']); sys.exit(0)")]
+    environment = os.environ | {"XDG_RUNTIME_DIR": "/nonexistent", "KOURA_SOCKET": "", "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True) as ran:
+        assert ran.stdout is not None
+        directory = Path(ran.stdout.readline().strip())
+        keeper = os.pidfd_open(int((directory / "lock").read_text()))
+        ran.kill()
+        ended_in_time, _, _ = select.select([keeper], [], [], PATIENCE_S)
+        os.close(keeper)
+        assert ended_in_time
 
 
 def test_options_of_the_private_engine(tmp_path: Path) -> None:

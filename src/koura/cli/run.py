@@ -74,7 +74,7 @@ def engine_of(given: str | None, wishes: list[str]) -> Iterator[ControlEngine]:
 def supervise(engine: ControlEngine, program: tuple[str, ...]) -> int:
     """The program's wait status. Raises Failed."""
     served_by = str(engine.directory.resolve())
-    environment = os.environ | {place.VARIABLE: str(engine.directory), OUTER: served_by}
+    environment = os.environ | {place.VARIABLE: str(engine.directory.absolute()), OUTER: served_by}
     try:
         return Supervisor(engine, warn).run(program, environment)
     except Watched as error:

@@ -66,7 +66,7 @@ class Answers:
         self._warn = warn
         self.holds = Holds(listener, epoll)
         self.places = Places(engine, lambda descriptor: epoll.register(descriptor, select.EPOLLIN), warn)
-        self._key_sockets: dict[int, None] = {}  # cookies of the ends we gave away, oldest first
+        self._key_sockets: dict[int, int] = {}  # the ends we gave away, inode to cookie, oldest first
         self._serve = {Call.SOCKET: self._socket, Call.SETSOCKOPT: self._set, Call.GETSOCKOPT: self._get, Call.POLL: self._poll}
 
     def serve(self, notification: Notification, now_s: float) -> None:
@@ -142,13 +142,13 @@ class Answers:
         with ours, theirs:
             theirs.setblocking(not kind & socket.SOCK_NONBLOCK)
             self._engine.adopt(ours.fileno(), who)
-            self._remember(cookie_of(theirs))
+            self._remember(theirs)
             kernel.answer_with_descriptor(
                 self._listener, caught.id, theirs.fileno(), is_cloexec=bool(kind & socket.SOCK_CLOEXEC)
             )
 
-    def _remember(self, cookie: int) -> None:
-        self._key_sockets[cookie] = None
+    def _remember(self, theirs: socket.socket) -> None:
+        self._key_sockets[os.fstat(theirs.fileno()).st_ino] = cookie_of(theirs)
         if len(self._key_sockets) > KEY_SOCKETS_KNOWN:
             del self._key_sockets[next(iter(self._key_sockets))]
 
@@ -224,10 +224,14 @@ class Answers:
             if caught.abi.poll is None and not self._is_short(caught):
                 raise GO_ON
             descriptor = struct.unpack("=i", self._read(caught, caught.args[0], 4))[0]
+            # Cheap first: most polls of one millisecond are of something else. An inode's number may be another's by now, a cookie not.
+            inode = _inode(os.readlink(f"/proc/{caught.thread}/fd/{descriptor}"))
+            if inode not in self._key_sockets:
+                raise GO_ON
             stolen = self._steal(caught, descriptor)
         except OSError as error:
             raise GO_ON from error
-        if stolen.family != socket.AF_UNIX or cookie_of(stolen) not in self._key_sockets:
+        if cookie_of(stolen) != self._key_sockets[inode]:
             stolen.close()
             raise GO_ON
         self.holds.hold(caught.id, stolen, now_s)
@@ -236,6 +240,11 @@ class Answers:
         """Whether the ppoll's timespec is about a millisecond."""
         seconds, nanoseconds = struct.unpack("=qq", self._read(caught, caught.args[2], 16))
         return bool(seconds == 0 and 0 < nanoseconds <= SHORT_POLL_NS)
+
+
+def _inode(target: str) -> int:
+    """The number in "socket:[123]"; 0 for what is no socket."""
+    return int(target[8:-1]) if target.startswith("socket:[") else 0
 
 
 def _int(word: int) -> int:

@@ -62,6 +62,7 @@ def launch(command: Sequence[str], environment: Mapping[str, str], signals: Sign
     sample = ctypes.create_string_buffer(_SAMPLE)
     pid = os.fork()
     if pid == 0:
+        ours.close()  # so that our end of it is the last, and the child sees us go
         _child(machine, octets, theirs, list(command), dict(environment), signals)
     descriptor = theirs.fileno()
     theirs.close()
