@@ -9,6 +9,7 @@ from enum import IntEnum
 
 ANY4 = bytes(4)
 ANY6 = bytes(16)
+_OCTETS = {str(number): number for number in range(256)}
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
@@ -39,6 +40,9 @@ def family(address: bytes) -> Family:
 
 def parse(text: str) -> bytes:
     """Packed octets of a numeric address without zone. Raises ValueError."""
+    parts = text.split(".")
+    if len(parts) == 4 and all(part in _OCTETS for part in parts):
+        return bytes(map(_OCTETS.__getitem__, parts))  # Large configurations are full of these.
     return ipaddress.ip_address(text).packed
 
 
