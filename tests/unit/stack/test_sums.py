@@ -148,9 +148,6 @@ LAYERS = ("esp/transport//{}", "ah/transport//{}", "esp/tunnel/192.0.2.1-192.0.2
 @pytest.mark.parametrize("seed", range(3))
 def test_a_packet_passes_inbound_exactly_where_its_history_is_one_the_policy_allows(seed: int) -> None:
     """Every combination of up to two layers sent, against random policies of up to three requests; the oracle writes all histories down."""
-
-
-
     dice = random.Random(seed)
     keys = f"add 192.0.2.1 192.0.2.2 esp 0x1000 {GCM}; add 192.0.2.1 192.0.2.2 ah 0x2000 {SHA};"
     sender, host = Host(keys), Host(keys)
