@@ -11,6 +11,7 @@ from koura.daemon import config as configs
 from koura.daemon.config import BadConfig
 from koura.daemon.daemon import Daemon
 from koura.daemon.house import NoHouse
+from koura.daemon.network import NoNetwork
 
 
 @click.command("up")
@@ -46,3 +47,5 @@ def command(
         return Daemon(chosen, is_quiet=quiet).run()
     except NoHouse as error:
         raise Failed(str(error), NO_PERMISSION if error.is_forbidden else FAILED) from error
+    except NoNetwork as error:
+        raise Failed(str(error), FAILED) from error

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from koura.daemon import harden
+from koura.daemon.ends import End
 from koura.daemon.engine import Engine
 from koura.host.clock import Clock
 from koura.host.loop import Loop
@@ -35,6 +36,7 @@ class Birth:
     memory: int
     clock: Clock
     incarnation: int
+    ends: tuple[End, ...] = ()
 
 
 def start(birth: Birth) -> Child:
@@ -62,15 +64,22 @@ def _live(birth: Birth, end: socket.socket, parent: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # they are the keeper's; it says STOP
     harden.end_with_parent(parent, signal.SIGKILL)
-    kept = sorted((end.fileno(), birth.memory))
-    for first, last in zip((_STANDARD, kept[0] + 1, kept[1] + 1), (kept[0], kept[1], os.sysconf("SC_OPEN_MAX")), strict=True):
-        os.closerange(first, last)
+    _close_but({end.fileno(), birth.memory, *(one.descriptor for one in birth.ends)})
     harden.keep_secrets()
     harden.drop_capabilities()
     gc.set_threshold(*COLLECT)  # an engine's objects live long: looking through them all often costs a fifth of a large load
     loop = Loop()
-    Engine(loop, end, Shared(birth.memory), birth.clock, birth.incarnation)
+    Engine(loop, end, Shared(birth.memory), birth.clock, birth.incarnation, birth.ends)
     loop.run()
+
+
+def _close_but(kept: set[int]) -> None:
+    """Every descriptor goes but the standard ones and these."""
+    first = _STANDARD
+    for descriptor in sorted(kept):
+        os.closerange(first, descriptor)
+        first = descriptor + 1
+    os.closerange(first, os.sysconf("SC_OPEN_MAX"))
 
 
 class _Ending:

@@ -3,9 +3,11 @@
     [daemon]   file = "/etc/koura/setkey.conf"
     [pfkey]    path = "...", mode = "0660", group = "ipsec"     who is in the group may do what root may
     [status]   group = "koura"
+    [host]     interface = "koura0", mtu = 1500, addresses = ["10.0.0.1/24"], ports = [4500], guard = true
     [sysctl]   "net.inet.ipsec.dfbit" = 2
 """
 
+import ipaddress
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,15 +20,30 @@ from koura.settings import Settings
 from koura.sysctl import tree
 
 STATUS_GROUP = "koura"
+_INTERFACE_OCTETS = 15
+_LEAST_MTU, _MOST_MTU = 576, 65535
+_PORTS = 1 << 16
 _TABLES: Mapping[str, Mapping[str, type]] = {
     "daemon": {"file": str},
     "pfkey": {"path": str, "mode": str, "group": str},
     "status": {"group": str},
+    "host": {"interface": str, "mtu": int, "addresses": list, "ports": list, "guard": bool},
 }
 
 
 class BadConfig(KouraError):
     """The configuration cannot be used; says where and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostConfig:
+    """Host and gateway mode: a TUN with routes, raw sockets and UDP ports. addresses: (packed, prefix length) of the TUN."""
+
+    interface: str = "koura0"
+    mtu_octets: int = 1500
+    addresses: tuple[tuple[bytes, int], ...] = ()
+    ports: tuple[int, ...] = (4500,)
+    has_guard: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +57,7 @@ class Config:
     pfkey_group: str = ""
     status_group: str = ""
     settings: Settings = Settings(weak_crypto=0)
+    host: HostConfig | None = None
 
     @property
     def pfkey(self) -> Path:
@@ -64,7 +82,31 @@ def read(directory: Path, text: str = "", name: str = "", tunables: tuple[str, .
         pfkey.get("group", ""),
         status.get("group", ""),
         _tuned([f"{key}={value}" for key, value in wanted.items()] if isinstance(wanted, dict) else [""], name, tunables),
+        _host(name, said["host"]) if "host" in said else None,
     )
+
+
+def _host(name: str, said: Mapping[str, Any]) -> HostConfig:
+    """Raises BadConfig."""
+    host = HostConfig()
+    interface = said.get("interface", host.interface)
+    if not interface or len(interface.encode()) > _INTERFACE_OCTETS or set(interface) & set("/ %"):
+        raise BadConfig(f"{name}: host.interface: {interface!r} is no name of an interface")
+    mtu = said.get("mtu", host.mtu_octets)
+    if not _LEAST_MTU <= mtu <= _MOST_MTU:
+        raise BadConfig(f"{name}: host.mtu: {mtu} is not between {_LEAST_MTU} and {_MOST_MTU}")
+    ports = tuple(said.get("ports", host.ports))
+    if not all(isinstance(port, int) and 0 < port < _PORTS for port in ports):
+        raise BadConfig(f"{name}: host.ports: a port is a number of 1 to {_PORTS - 1}")
+    return HostConfig(interface, mtu, tuple(_address(name, text) for text in said.get("addresses", ())), ports, said.get("guard", True))
+
+
+def _address(name: str, text: object) -> tuple[bytes, int]:
+    try:
+        found = ipaddress.ip_interface(str(text))
+    except ValueError as error:
+        raise BadConfig(f"{name}: host.addresses: {text!r} is no address; write it as 10.0.0.1/24") from error
+    return found.packed, found.network.prefixlen
 
 
 def mode(text: str, where: str) -> int:

@@ -22,6 +22,7 @@ from koura.daemon.clients import Client, Opened
 from koura.daemon.config import STATUS_GROUP, Config
 from koura.daemon.house import Door, House
 from koura.daemon.keeper import Keeper, log
+from koura.daemon.network import Network
 from koura.daemon.notify import Notifier
 from koura.daemon.peer import Credentials, Peer
 from koura.errors import Errno, Refused
@@ -60,17 +61,32 @@ class Daemon:
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._loop.on_signal(number, self._down)
             self._loop.on_signal(signal.SIGHUP, lambda: self._reload(self._say))
+            network = self._network()
             self._keeper.start()
             self._loop.run()
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)  # it ends already
             self._notifier.tell("STOPPING=1")
             self._keeper.stop()
+            if network is not None:
+                network.close()
         finally:
             self._house.close()
         for connection in tuple(self._admins):
             connection.end()  # their end tells `koura down` that all is done
         return self._status
+
+    def _network(self) -> Network | None:
+        """What host mode needs, opened before there is an engine. Raises NoNetwork."""
+        if self._config.host is None:
+            return None
+        network = Network(self._loop, self._config.host, self._config.settings, self._say_to_engine, log)
+        network.open()
+        self._keeper.network = network
+        return network
+
+    def _say_to_engine(self, asked: dict[str, object]) -> None:
+        self._keeper.call(asked, lambda _: None)
 
     # -- start and end -------------------------------------------------------------------------------------------------
 

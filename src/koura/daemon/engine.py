@@ -12,11 +12,15 @@ import syslog
 from collections.abc import Callable, Iterable
 
 from koura.daemon import journal
+from koura.daemon.ends import End
 from koura.daemon.journal import Journal
 from koura.daemon.link import Link
+from koura.daemon.packets import Packets
 from koura.daemon.records import Kind, Record, pack, unpack
 from koura.daemon.verbs import Verbs
 from koura.errors import Bug
+from koura.fast import drivers
+from koura.fast.path import FastPath
 from koura.host.clock import Clock
 from koura.host.entropy import System
 from koura.host.loop import Loop, Timer
@@ -33,11 +37,15 @@ ACQUIRES_OF_AN_ENGINE = 1 << 20  # numbers between the first ACQUIRE of one engi
 class Engine:
     """One engine at its end of the link."""
 
-    def __init__(self, loop: Loop, end: socket.socket, memory: Shared, clock: Clock, incarnation: int) -> None:
+    def __init__(
+        self, loop: Loop, end: socket.socket, memory: Shared, clock: Clock, incarnation: int, opened: tuple[End, ...] = ()
+    ) -> None:
         self._loop = loop
         self._memory = memory
         self._clock = clock
         self._incarnation = incarnation
+        self._ends = opened
+        self._packets: Packets | None = None
         self._link = Link(loop, end, self._step, loop.stop)
         self._kept: dict[bytes, bytes] = {}
         self._life: _Life | None = None
@@ -65,7 +73,7 @@ class Engine:
         at = self._clock.now()
         slots = frozenset(left.slot for left in journal.lefts(self._kept))
         stack = Stack(
-            System(), journal.settings(self._kept), arena=self._memory.arena(slots),
+            System(), journal.settings(self._kept), arena=self._memory.arena(slots), fast=None if drivers.why_not() else FastPath,
             acquires_from=self._incarnation * ACQUIRES_OF_AN_ENGINE,
         )  # fmt: skip
         book = Journal(stack)
@@ -110,8 +118,22 @@ class Engine:
         self._tell([Record(Kind.PULLED, number, bytes((has_more,)) + pack(messages))])
 
     def _call(self, record: Record) -> None:
-        replies, events = self._alive.verbs.do(json.loads(record.body), self._clock.now())
+        asked = json.loads(record.body)
+        if asked["do"] in ("addresses", "paths"):
+            self._host_says(asked)
+            self._tell([Record(Kind.REPLY, record.number, pack(()))])
+            return
+        replies, events = self._alive.verbs.do(asked, self._clock.now())
         self._tell([Record(Kind.REPLY, record.number, pack(replies))], events)
+
+    def _host_says(self, asked: dict[str, object]) -> None:
+        """Which addresses are ours, how large packets may be. Only then packets are read: everything was restored before."""
+        if self._packets is None:
+            self._packets = Packets(self._loop, self._alive.stack, self._clock, self._ends, lambda events: self._tell([], events))
+        if asked["do"] == "addresses":
+            self._packets.addresses(asked, self._clock.now())
+        else:
+            self._packets.paths(asked, self._clock.now())
 
     # -- what it says --------------------------------------------------------------------------------------------------
 
@@ -119,6 +141,9 @@ class Engine:
         """One step: the answer, what is to be kept, messages for clients."""
         life = self._alive
         records = list(first)
+        events = tuple(events)
+        if self._packets is not None:
+            self._packets.pump.packets_of(events)
         for key, value in life.book.take():
             records.append(Record(Kind.DROP, 0, key) if value is None else Record(Kind.KEEP, 0, pack((key, value))))
         records += [Record(Kind.DELIVER, event.socket, event.octets) for event in events if isinstance(event, ToKeySocket)]

@@ -34,8 +34,8 @@ class _Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class _Policy:
-    """An Entry in plain fields."""
+class Written:
+    """An Entry in plain fields, as it is written down."""
 
     id: int
     policy: Policy
@@ -188,14 +188,14 @@ def _below(kept: Mapping[bytes, bytes], prefix: bytes) -> Iterator[bytes]:
 
 def _written(entry: Entry) -> bytes:
     return codec.write(
-        _Policy(
+        Written(
             entry.id, entry.policy, entry.order, entry.created, entry.packets, entry.octets, entry.socket,
         )
     )  # fmt: skip
 
 
 def _entry(value: bytes, at: Moment) -> Entry:
-    kept = codec.read(_Policy, value)
+    kept = codec.read(Written, value)
     entry = Entry(kept.id, kept.policy, kept.order, kept.created, kept.packets, kept.octets, kept.socket)
     # Its last use is not known to the second: it lies idle from now on.
     entry.last_used = at

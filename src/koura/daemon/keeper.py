@@ -21,6 +21,7 @@ from koura.daemon.child import Birth, Child
 from koura.daemon.clients import Client, Opened
 from koura.daemon.engine import ANSWER
 from koura.daemon.link import Link
+from koura.daemon.network import Network
 from koura.daemon.records import Kind, Record, pack, unpack
 from koura.errors import Errno, Malformed
 from koura.host import memory
@@ -71,6 +72,7 @@ class Keeper:
         self._stillborn = 0
         self._next_client = 0
         self._next_call = 0
+        self.network: Network | None = None
 
     # -- the engine ----------------------------------------------------------------------------------------------------
 
@@ -85,7 +87,8 @@ class Keeper:
 
     def start(self) -> None:
         """Fork an engine and tell it everything."""
-        self._child = child.start(Birth(self._memory, self._clock, self._incarnation))
+        opened = self.network.ends if self.network is not None else ()
+        self._child = child.start(Birth(self._memory, self._clock, self._incarnation, opened))
         self._incarnation += 1
         self._link = link = Link(self._loop, self._child.end, self._step, self._engine_ended)
         items = list(self._state.kept.items())
@@ -152,8 +155,10 @@ class Keeper:
             if kind == Kind.KEEP:
                 key, value = unpack(body)
                 kept[key] = value
+                self._tell_network(key, value)
             elif kind == Kind.DROP:
                 kept.pop(body, None)
+                self._tell_network(body, None)
             elif kind == Kind.DELIVER:
                 if number in clients:
                     clients[number].deliver(body)
@@ -175,12 +180,20 @@ class Keeper:
                 self._ready()
             else:
                 raise Malformed("step", f"the engine said {kind}")
+        if self.network is not None:
+            self.network.commit()
         for client in answered:
             client.settle()
+
+    def _tell_network(self, key: bytes, value: bytes | None) -> None:
+        if self.network is not None:
+            self.network.kept(key, value)
 
     def _ready(self) -> None:
         """It knows what was written down; now clients and what they wait for."""
         self._is_ready = True
+        if self.network is not None:
+            self.network.tell_engine()
         for client in self._state.clients.values():
             self._tell_opened(client)
         for client in self._state.clients.values():

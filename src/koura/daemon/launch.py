@@ -36,9 +36,13 @@ class Running:
     """`koura up --socket DIRECTORY ARGUMENTS...`; `with` starts and ends it. `said`: what it wrote so far, stdout and stderr.
 
     is_private: it hears no signal of our terminal, and ends when we are killed; for processes of one thread.
+    prefix: a command that starts it, as `ip netns exec NAME`.
     """
 
-    def __init__(self, directory: Path, *arguments: str, ready_s: float = READY_S, is_private: bool = False) -> None:
+    def __init__(
+        self, directory: Path, *arguments: str, ready_s: float = READY_S, is_private: bool = False, prefix: tuple[str, ...] = ()
+    ) -> None:
+        self._prefix = prefix
         self.directory = directory
         self._arguments = arguments
         self._ready_s = ready_s
@@ -70,7 +74,7 @@ class Running:
         with tempfile.TemporaryDirectory() as place, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
             path = os.path.join(place, "notify")
             notices.bind(path)
-            command = [sys.executable, "-m", "koura", "up", "--socket", os.fspath(self.directory), *self._arguments]
+            command = [*self._prefix, sys.executable, "-m", "koura", "up", "--socket", os.fspath(self.directory), *self._arguments]
             us = os.getpid()
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=self._output, stderr=self._output, env=os.environ | {VARIABLE: path},

@@ -1,0 +1,83 @@
+"""The descriptors that packets come and go by: opened by the keeper, which may; used by the engine, which may not open any.
+
+An End is a descriptor with what it is; the engine inherits it by fork and makes an attachment of it. All of them outlive engines.
+"""
+
+import socket
+from dataclasses import dataclass
+from enum import Enum
+
+from koura.attachment import Attachment
+from koura.host import raw, tun, udp
+from koura.host.pump import Ends
+
+
+class Kind(Enum):
+    """What an End is."""
+
+    TUN = "tun"
+    RAW4 = "raw4"
+    RAW6 = "raw6"
+    OUT4 = "out4"
+    OUT6 = "out6"
+    UDP = "udp"
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One descriptor. number: of the protocol (RAW4, RAW6) or the port (UDP)."""
+
+    kind: Kind
+    name: str
+    descriptor: int
+    number: int = 0
+
+
+PROTOCOLS = (raw.IPPROTO_ESP, raw.IPPROTO_AH, raw.IPPROTO_IPCOMP)
+
+
+def open_host(interface: str, ports: tuple[int, ...], mark: int) -> tuple[End, ...]:
+    """A TUN, raw sockets of both families, and UDP ports. Raises OSError, with nothing left open."""
+    found: list[End] = []
+    try:
+        found.append(End(Kind.TUN, interface, tun.create(interface, is_persistent=True)))
+        for family, kind, out in ((socket.AF_INET, Kind.RAW4, Kind.OUT4), (socket.AF_INET6, Kind.RAW6, Kind.OUT6)):
+            for protocol in PROTOCOLS:
+                found.append(End(kind, f"{kind.value}/{protocol}", raw.receiver(family, protocol).detach(), protocol))
+            found.append(End(out, out.value, raw.sender(family, mark).detach()))
+            for port in ports:
+                name = f"udp{4 if family == socket.AF_INET else 6}/{port}"
+                found.append(End(Kind.UDP, name, udp.open_port(family, port, mark).detach(), port))
+    except OSError:
+        close(tuple(found))
+        raise
+    return tuple(found)
+
+
+def close(ends: tuple[End, ...]) -> None:
+    """Give the descriptors back."""
+    for end in ends:
+        socket.close(end.descriptor)
+
+
+def attach(ends: tuple[End, ...]) -> Ends:
+    """What a pump is between, of inherited descriptors: one TUN, and all the rest."""
+    protected: Attachment | None = None
+    unprotected: list[Attachment] = []
+    out: dict[Kind, socket.socket] = {}
+    ports: dict[tuple[bool, int], udp.Udp] = {}
+    for end in ends:
+        if end.kind is Kind.TUN:
+            protected = tun.Tun(end.name, end.descriptor)
+        elif end.kind is Kind.RAW4:
+            unprotected.append(raw.Raw4(end.name, socket.socket(fileno=end.descriptor)))
+        elif end.kind is Kind.RAW6:
+            unprotected.append(raw.Raw6(end.name, socket.socket(fileno=end.descriptor), end.number))
+        elif end.kind is Kind.UDP:
+            port = udp.Udp(end.name, socket.socket(fileno=end.descriptor))
+            ports[port.is_ipv4, port.port] = port
+            unprotected.append(port)
+        else:
+            out[end.kind] = socket.socket(fileno=end.descriptor)
+    assert protected is not None, "there is a TUN"
+    return Ends(protected, unprotected, raw.Out(out.get(Kind.OUT4), out.get(Kind.OUT6)), dict(ports))

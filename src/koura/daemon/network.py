@@ -1,0 +1,196 @@
+"""The keeper's hand on the network: what policies the engine has become routes and the inbound guard, before anybody is answered.
+
+    policy written down by the engine  -> its destination is routed into the TUN (outbound), the guard drops its clear twin (inbound)
+    addresses, links, routes change    -> the engine is told which addresses are ours and how large packets may be
+
+The engine has no rights here and decides nothing of this: the keeper reads what the engine wrote down for its successor (journal).
+Routes are set in the same step in which the policy's request is answered; the guard follows within GUARD_S, many changes at once.
+"""
+
+import syslog
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from pyroute2 import NetlinkError
+
+from koura import address
+from koura.address import Prefix
+from koura.daemon import codec, ends
+from koura.daemon.config import HostConfig
+from koura.daemon.ends import End
+from koura.daemon.journal import Written
+from koura.errors import KouraError
+from koura.host import guard, routes
+from koura.host.guard import NoGuard
+from koura.host.loop import Loop
+from koura.notices import EncapsulationPort, SocketBound
+from koura.saindex import Direction, Mode
+from koura.settings import Settings
+from koura.spd.policy import Action, Policy
+
+T = TypeVar("T")
+GUARD_S = 0.02
+Say = Callable[[dict[str, object]], None]
+Log = Callable[[int, str], None]
+
+
+class NoNetwork(KouraError):
+    """Host mode cannot be had; says what is missing."""
+
+
+class Network:
+    """One TUN with its routes, rules and guard. `say`: to the engine. `log(priority, line)`."""
+
+    def __init__(self, loop: Loop, config: HostConfig, settings: Settings, say: Say, log: Log) -> None:
+        self._loop = loop
+        self._config = config
+        self._settings = settings
+        self._say, self._log = say, log
+        self._policies: dict[bytes, Written] = {}
+        self._bound: dict[bytes, SocketBound] = {}
+        self._ports: dict[bytes, int] = {}
+        self._is_changed = self._is_guard_due = False
+        self.ends: tuple[End, ...] = ()
+        self._routes: routes.Routes | None = None
+
+    def open(self) -> None:
+        """Interface, sockets, rules; adopts what an earlier daemon left. Raises NoNetwork."""
+        config = self._config
+        if config.has_guard and not guard.is_here():
+            raise NoNetwork("nft is not here: install nftables, or start with --no-inbound-guard")
+        try:
+            self.ends = ends.open_host(config.interface, config.ports, routes.MARK)
+            self._routes = table = routes.Routes(config.interface)
+            table.raise_interface(config.mtu_octets, config.addresses)
+            table.adopt()
+            table.add_rules()
+            self._guard()
+        except (OSError, NetlinkError, NoGuard) as error:
+            ends.close(self.ends)
+            raise NoNetwork(_reason(error, config.interface)) from error
+        self._loop.watch(table.fileno(), self._changed_outside)
+
+    def close(self) -> None:
+        """`koura down`: interface, routes, rules and guard go."""
+        if self._routes is None:
+            return
+        self._loop.forget(self._routes.fileno())
+        ends.close(self.ends)
+        try:
+            self._routes.remove()
+            if self._config.has_guard:
+                guard.remove()
+            self._routes.drop_interface()
+        except (OSError, NetlinkError, NoGuard) as error:
+            self._log(syslog.LOG_ERR, f"taking the network down: {error}")
+        self._routes.close()
+        self._routes = None
+
+    # -- what the engine wrote down ------------------------------------------------------------------------------------
+
+    def kept(self, key: bytes, value: bytes | None) -> None:
+        """One thing was written down, or is no more."""
+        if key.startswith(b"policy/"):
+            _put(self._policies, key, codec.read(Written, value) if value is not None else None)
+        elif key == b"settings" and value is not None:
+            self._settings = codec.read(Settings, value)
+        elif key.startswith(b"notice/bound/"):
+            _put(self._bound, key, codec.read(SocketBound, value) if value is not None else None)
+        elif key.startswith(b"notice/port/"):
+            _put(self._ports, key, codec.read(EncapsulationPort, value).port if value is not None else None)
+        else:
+            return
+        self._is_changed = True
+
+    def commit(self) -> None:
+        """The step is whole: make the network so, before it is answered."""
+        if not self._is_changed or self._routes is None:
+            return
+        self._is_changed = False
+        try:
+            self._routes.sync(self._wanted())
+        except NetlinkError as error:
+            self._log(syslog.LOG_ERR, f"routes: {error}")
+        self._tell_paths()
+        if not self._is_guard_due:
+            self._is_guard_due = True
+            self._loop.after_s(GUARD_S, self._guard_now)
+
+    def _wanted(self) -> Iterable[routes.Wanted]:
+        for policy in self._in(Direction.OUTBOUND):
+            selector = policy.selector
+            if selector is None or policy.action is Action.NONE:
+                continue
+            source = selector.src.address if selector.src.bits == 8 * len(selector.src.address) else b""
+            yield routes.Wanted(selector.dst, source if self._routes is not None and self._routes.is_ours(source) else b"")
+        for version, whole in ((4, Prefix(bytes(4), 0)), (6, Prefix(bytes(16), 0))):
+            if self._settings.of(version).def_policy == 0:
+                yield routes.Wanted(whole)
+
+    def _in(self, direction: Direction) -> list[Policy]:
+        written = [one for one in self._policies.values() if one.policy.direction is direction and one.socket is None]
+        return [one.policy for one in sorted(written, key=lambda one: one.order)]
+
+    # -- the guard -----------------------------------------------------------------------------------------------------
+
+    def _guard_now(self) -> None:
+        self._is_guard_due = False
+        try:
+            self._guard()
+        except NoGuard as error:
+            self._log(syslog.LOG_ERR, str(error))
+
+    def _guard(self) -> None:
+        """Raises NoGuard."""
+        if not self._config.has_guard:
+            return
+        bypassing = {
+            one.socket for one in self._policies.values()
+            if one.policy.direction is Direction.INBOUND and one.policy.action is Action.BYPASS and one.socket is not None
+        }  # fmt: skip
+        open_ports = {(one.protocol, one.port) for one in self._bound.values() if one.socket in bypassing and one.port}
+        ports = {*self._config.ports, *self._ports.values()}
+        said = guard.Said(
+            tuple(self._in(Direction.INBOUND)), self._settings, (self._config.interface,), tuple(sorted(ports)), tuple(sorted(open_ports)),
+        )  # fmt: skip
+        guard.load(guard.compile_rules(said))
+
+    # -- what the kernel says ------------------------------------------------------------------------------------------
+
+    def tell_engine(self) -> None:
+        """A new engine is told what it cannot know."""
+        if self._routes is not None:
+            self._routes.look()
+            self._say({"do": "addresses", "addresses": sorted(address.show(one) for one in self._routes.ours)})
+            self._tell_paths()
+
+    def _changed_outside(self, _events: int) -> None:
+        """Addresses, links or routes changed."""
+        if self._routes is not None and self._routes.drain():
+            self.tell_engine()
+
+    def _tell_paths(self) -> None:
+        """How large packets may be towards each end of a tunnel, and elsewhere."""
+        assert self._routes is not None
+        peers = {
+            one.dst for policy in self._in(Direction.OUTBOUND) for one in policy.requirements if one.mode is Mode.TUNNEL and any(one.dst)
+        }  # fmt: skip
+        sizes = {address.show(peer): self._routes.mtu_to(peer) for peer in sorted(peers)}
+        self._say({"do": "paths", "default": self._routes.mtu_to(b""), "paths": sizes})
+
+
+def _put(filed: dict[bytes, T], key: bytes, value: T | None) -> None:
+    if value is None:
+        filed.pop(key, None)
+    else:
+        filed[key] = value
+
+
+def _reason(error: Exception, interface: str) -> str:
+    if isinstance(error, PermissionError):
+        return f"{interface}: this needs CAP_NET_ADMIN and CAP_NET_RAW here; as an ordinary user use koura up --rootless"
+    if isinstance(error, FileNotFoundError):
+        return f"there is no {error.filename}: load the module tun, or use koura up --rootless with veth"
+    if isinstance(error, NetlinkError):
+        return f"{interface}: {error.args[-1] if error.args else error}"
+    return f"{interface}: {error.strerror if isinstance(error, OSError) and error.strerror else error}"

@@ -1,0 +1,57 @@
+"""The engine's packets: attachments of inherited descriptors in its loop, between them the pump."""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from koura import address
+from koura.daemon import ends
+from koura.daemon.ends import End
+from koura.host.clock import Clock
+from koura.host.loop import Loop
+from koura.host.pump import Pump
+from koura.moment import Moment
+from koura.notices import LocalAddresses, PathMtu
+from koura.stack import Stack
+from koura.traffic.outcome import Event
+
+
+class Packets:
+    """What moves packets for one engine. `tell(events)`: what is not about packets; `moved`: after each burst."""
+
+    def __init__(self, loop: Loop, stack: Stack, clock: Clock, opened: tuple[End, ...], tell: Callable[[Iterable[Event]], None]) -> None:
+        self._stack = stack
+        self._ends = ends.attach(opened)
+        self._paths: dict[bytes, int] = {}
+        self.pump = Pump(stack, clock, self._ends, tell)
+        loop.watch(self._ends.protected.fileno(), self.pump.outbound_ready)
+        for one in self._ends.unprotected:
+            loop.watch(one.fileno(), partial(_arrived, self.pump, one))
+
+    def addresses(self, asked: Mapping[str, Any], at: Moment) -> None:
+        """Which addresses are this host's."""
+        ours = frozenset(address.parse(text) for text in asked["addresses"])
+        self._ends.local = ours
+        self.pump.happened(self._stack.notice(LocalAddresses(ours), at))
+
+    def paths(self, asked: Mapping[str, Any], at: Moment) -> None:
+        """How large packets may be on the first link: `default`, and towards some destinations."""
+        told = {address.parse(text): int(octets) for text, octets in asked["paths"].items()}
+        told[b""] = int(asked["default"])
+        for destination in [one for one in self._paths if one not in told]:
+            self._stack.notice(PathMtu(destination, 0), at)
+        for destination, octets in told.items():
+            if self._paths.get(destination) != octets:
+                self._stack.notice(PathMtu(destination, octets), at)
+        self._paths = told
+
+    def losses(self) -> dict[str, dict[str, int]]:
+        """What each attachment moved and lost."""
+        return {
+            one.name: {"received": one.losses.received, "sent": one.losses.sent, **one.losses.lost}
+            for one in (self._ends.protected, *self._ends.unprotected)
+        }
+
+
+def _arrived(pump: Pump, attachment: Any, _events: int) -> None:
+    pump.inbound_ready(attachment)

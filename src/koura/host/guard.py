@@ -1,0 +1,143 @@
+"""The inbound guard: what policy wants protected does not come in clear, engine or no engine. nft(8).
+
+A table of ours in the prerouting hook, before routing and connection tracking, compiled from the inbound SPD in its order:
+
+    marks what is for this host and ours to open, so that a strict reverse path filter looks past our routes
+    lets pass    what the TUN brings, IPsec itself, and what a policy says may come in clear
+    drops        and counts, what a policy protects or refuses, and all else where the default is to discard
+
+It stays when the engine and the keeper die; `koura down` takes it away. A fragment that shows no ports is dropped where any policy
+with ports protects its addresses and protocol. Not here: the policies of sockets, which `bypass` ports stand for.
+"""
+
+import shutil
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from koura.address import Family, Prefix, family, show
+from koura.errors import KouraError
+from koura.host.routes import MARK
+from koura.saindex import Protocol
+from koura.settings import Settings
+from koura.spd.policy import Action, Policy
+from koura.spd.selector import ANY_PORT, ANY_PROTOCOL, Selector
+from koura.traffic.levels import is_needed
+
+TABLE = "koura"
+_PRIORITY = -310  # before connection tracking, and before raw
+_IKE_PORTS = (500, 4500)
+_PORTED = (6, 17, 33, 132, 136)
+
+
+class NoGuard(KouraError):
+    """nftables is not here, or refuses; says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the guard is made from. policies: the inbound SPD in order. settings: default policies and levels.
+
+    ports: of ESP in UDP. bypass: (protocol, port) of sockets that speak in clear whatever the SPD says.
+    """
+
+    policies: tuple[Policy, ...]
+    settings: Settings
+    interfaces: tuple[str, ...] = ()
+    ports: tuple[int, ...] = (4500,)
+    bypass: tuple[tuple[int, int], ...] = ()
+
+
+def compile_rules(said: Said) -> str:
+    """The whole table as nft(8) reads it; loading it replaces the one before at once."""
+    trusted = ", ".join(f'"{name}"' for name in ("lo", *said.interfaces))
+    ports = ", ".join(str(port) for port in sorted({*_IKE_PORTS, *said.ports}))
+    lines = [
+        f"table inet {TABLE}", f"delete table inet {TABLE}", f"table inet {TABLE} {{", " chain guard {",
+        f"  type filter hook prerouting priority {_PRIORITY}; policy accept;",
+        f"  iifname {{ {trusted} }} accept",
+        f"  fib daddr type local meta mark 0 meta mark set {MARK:#x}",
+        "  meta l4proto { 50, 51, 108 } accept",
+        f"  fib daddr type local udp dport {{ {ports} }} accept",
+        "  icmpv6 type { 133, 134, 135, 136, 137 } ip6 hoplimit 255 accept",
+        *(f"  meta l4proto {protocol} th dport {port} accept" for protocol, port in said.bypass),
+        *(line for number, policy in enumerate(said.policies) for line in _rule(policy, number, said.settings)),
+    ]  # fmt: skip
+    for version in (4, 6):
+        if said.settings.of(version).def_policy == 0:
+            lines.append(f'  meta nfproto ipv{version} counter drop comment "default"')
+    return "\n".join((*lines, " }", "}")) + "\n"
+
+
+def _rule(policy: Policy, number: int, settings: Settings) -> Iterable[str]:
+    selector = policy.selector
+    if selector is None:
+        return
+    match = _match(selector)
+    if policy.action is Action.NONE or (policy.action is Action.IPSEC and not _demands(policy, settings)):
+        yield f"  {match} accept"
+        return
+    yield f'  {match} counter drop comment "policy {number}"'
+    if selector.sport != ANY_PORT or selector.dport != ANY_PORT or selector.icmp_type is not None:
+        later = "ip frag-off & 0x1fff != 0" if len(selector.src.address) == 4 else "frag frag-off != 0"
+        yield f'  {_addresses(selector)} {later} counter drop comment "policy {number}, fragments"'
+
+
+def _demands(policy: Policy, settings: Settings) -> bool:
+    """Whether a packet in clear is refused: some request is needed. IPComp never is, its packets may go uncompressed."""
+    side = family(policy.selector.src.address) if policy.selector is not None else Family.IPV4
+    return any(one.protocol is not Protocol.IPCOMP and is_needed(one, side, settings) for one in policy.requirements)
+
+
+def _match(selector: Selector) -> str:
+    words = [_addresses(selector)]
+    if selector.protocol != ANY_PROTOCOL:
+        words.append(f"meta l4proto {selector.protocol}")
+    if selector.protocol in _PORTED or selector.protocol == ANY_PROTOCOL:
+        if selector.sport != ANY_PORT:
+            words.append(f"th sport {selector.sport}")
+        if selector.dport != ANY_PORT:
+            words.append(f"th dport {selector.dport}")
+    name = "icmp" if selector.protocol == 1 else "icmpv6"
+    if selector.icmp_type is not None:
+        words.append(f"{name} type {selector.icmp_type}")
+    if selector.icmp_code is not None:
+        words.append(f"{name} code {selector.icmp_code}")
+    return " ".join(words)
+
+
+def _addresses(selector: Selector) -> str:
+    name, version = ("ip", 4) if len(selector.src.address) == 4 else ("ip6", 6)
+    words = [f"meta nfproto ipv{version}"]
+    for side, prefix in (("saddr", selector.src), ("daddr", selector.dst)):
+        if prefix.bits:
+            words.append(f"{name} {side} {_text(prefix)}")
+    return " ".join(words)
+
+
+def _text(prefix: Prefix) -> str:
+    return f"{show(prefix.address)}/{prefix.bits}"
+
+
+def is_here() -> bool:
+    """Whether nft(8) can be run."""
+    return shutil.which("nft") is not None
+
+
+def load(rules: str) -> None:
+    """Put a compiled table in the place of the one before, at once. Raises NoGuard."""
+    _nft(rules)
+
+
+def remove() -> None:
+    """Take the table away; one that is not there is fine. Raises NoGuard."""
+    _nft(f"table inet {TABLE}\ndelete table inet {TABLE}\n")
+
+
+def _nft(text: str) -> None:
+    try:
+        done = subprocess.run(["nft", "-f", "-"], input=text, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise NoGuard("nft is not here: install nftables, or start with --no-inbound-guard") from error
+    if done.returncode:
+        raise NoGuard(f"nftables refused the guard: {done.stderr.strip().splitlines()[0] if done.stderr else '?'}")

@@ -1,0 +1,124 @@
+"""The pump: bursts from attachments through the stack and out again. One loop, no thread, nothing waits.
+
+    protected.receive -> stack.outbound -> Forward, Bypass -> out            TooBig -> an ICMP to the host's own socket
+    unprotected.receive -> stack.inbound -> Deliver -> protected.send        Punt: an IKE daemon's socket has its own copy
+
+What was held comes back as Released events, what the stack makes itself as Emit. Not here: who opens attachments (daemon.network),
+routes that lead packets here (host.routes), and PF_KEY, whose events go to `tell`.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from koura.address import Family, family
+from koura.attachment import Attachment
+from koura.host.clock import Clock
+from koura.stack import Stack
+from koura.traffic import icmp
+from koura.traffic.outcome import FORWARDED, LOCAL, Bypass, Deliver, Emit, Event, Forward, Origin, Outcome, Released, TooBig
+
+_UDP = 17
+
+
+class Sender(Protocol):
+    """Where whole packets leave."""
+
+    def send(self, packets: list[bytes]) -> None: ...
+
+
+@dataclass(slots=True)
+class Ends:
+    """What a pump is between. `udp`: by (is IPv4, port), for packets whose UDP header has that source port."""
+
+    protected: Attachment
+    unprotected: list[Attachment]
+    out: Sender
+    udp: dict[tuple[bool, int], Sender] = field(default_factory=dict)
+    local: frozenset[bytes] = frozenset()
+
+
+class Pump:
+    """One protected side with its unprotected ones. `tell(events)`: what is not about packets."""
+
+    def __init__(self, stack: Stack, clock: Clock, ends: Ends, tell: Callable[[Iterable[Event]], None]) -> None:
+        self._stack = stack
+        self._clock = clock
+        self._ends = ends
+        self._tell = tell
+
+    def outbound_ready(self, _events: int = 0) -> None:
+        """The protected side has packets."""
+        packets = self._ends.protected.receive()
+        start = 0
+        while start < len(packets):
+            origin = self._origin(packets[start])
+            end = start + 1
+            while end < len(packets) and self._origin(packets[end]) == origin:
+                end += 1
+            results = self._stack.outbound(packets[start:end], self._clock.now(), origin)
+            self._leave(results.outcomes)
+            self.happened(results.events)
+            start = end
+
+    def inbound_ready(self, attachment: Attachment) -> None:
+        """An unprotected side has packets."""
+        packets = attachment.receive()
+        if packets:
+            results = self._stack.inbound(packets, self._clock.now())
+            self._deliver(results.outcomes)
+            self.happened(results.events)
+
+    def happened(self, events: Iterable[Event]) -> None:
+        """A burst is done: its events to whoever keeps the stack, who hands them to `packets_of` like those of every other door."""
+        self._tell(events)
+
+    def packets_of(self, events: Iterable[Event]) -> None:
+        """What of the stack's events is packets: held ones that may go on, ICMP and the like of its own making."""
+        for event in events:
+            if isinstance(event, Released):
+                (self._leave if event.is_outbound else self._deliver)((event.outcome,))
+            elif isinstance(event, Emit):
+                self._send([event.packet])
+            elif isinstance(event, TooBig):
+                self._say_too_big(event)
+
+    def _origin(self, packet: bytes) -> Origin:
+        """Of this host, or in transit."""
+        src = packet[12:16] if packet[0] >> 4 == 4 else packet[8:24]
+        return LOCAL if src in self._ends.local else FORWARDED
+
+    def _leave(self, outcomes: Iterable[Outcome]) -> None:
+        self._send([packet for outcome in outcomes if isinstance(outcome, Forward | Bypass) for packet in outcome.packets])
+
+    def _deliver(self, outcomes: Iterable[Outcome]) -> None:
+        ready = [outcome.packet for outcome in outcomes if isinstance(outcome, Deliver)]
+        if ready:
+            self._ends.protected.send(ready)
+
+    def _send(self, packets: list[bytes]) -> None:
+        """By the socket that owns the UDP port of a packet, else raw."""
+        plain: list[bytes] = []
+        for packet in packets:
+            owner = self._owner(packet) if self._ends.udp else None
+            if owner is not None:
+                owner.send([packet])
+            else:
+                plain.append(packet)
+        if plain:
+            self._ends.out.send(plain)
+
+    def _owner(self, packet: bytes) -> Sender | None:
+        if packet[0] >> 4 == 4:
+            if packet[9] != _UDP or packet[6] & 0x3F or packet[7]:
+                return None
+            at = (packet[0] & 0xF) * 4
+            return self._ends.udp.get((True, int.from_bytes(packet[at : at + 2], "big")))
+        return self._ends.udp.get((False, int.from_bytes(packet[40:42], "big"))) if packet[6] == _UDP else None
+
+    def _say_too_big(self, event: TooBig) -> None:
+        """The host's own sender learns the size as from a router: the kernel keeps its path MTU. RFC 4301 §8.2.1."""
+        source = event.packet[16:20] if event.packet[0] >> 4 == 4 else event.packet[24:40]
+        message = icmp.too_big(event.packet, event.mtu_octets, source)
+        if message is not None and family(source) in Family:
+            self._ends.protected.send([message])

@@ -1,0 +1,163 @@
+"""Raw IP sockets: ESP, AH and IPComp as the kernel hands them to us, and whole packets out. raw(7), ipv6(7), RFC 3542.
+
+IPv4 gives whole packets, put together. IPv6 gives what is behind the fixed header and its extension headers: the header is made anew
+from what the kernel says beside it. AH over IPv6 covers what is lost that way, so its packets come by host.packet.
+
+Out: IPv4 and IPv6 with their headers (IP_HDRINCL, IPV6_HDRINCL). The mark keeps what we send out of our own routes.
+"""
+
+import errno
+import socket
+import struct
+from collections.abc import Callable
+
+from koura.attachment import BURST, Losses
+from koura.wire import ipv6
+
+IPPROTO_ESP, IPPROTO_AH, IPPROTO_IPCOMP = 50, 51, 108
+SO_MARK, SO_RCVBUFFORCE, SO_SNDBUFFORCE = 36, 33, 32
+IP_MTU_DISCOVER, IP_PMTUDISC_DONT = 10, 0
+IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DONT = 23, 0
+_ANCILLARY_OCTETS = 512
+BUFFER_OCTETS = 4 << 20
+LARGEST_OCTETS = 65535 + 60
+
+
+def receiver(family: socket.AddressFamily, protocol: int) -> socket.socket:
+    """A socket that gets packets of this protocol. Raises OSError without CAP_NET_RAW."""
+    end = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)
+    widen(end, SO_RCVBUFFORCE, socket.SO_RCVBUF)
+    if family == socket.AF_INET6:
+        for option in (socket.IPV6_RECVPKTINFO, socket.IPV6_RECVTCLASS, socket.IPV6_RECVHOPLIMIT):
+            end.setsockopt(socket.IPPROTO_IPV6, option, 1)
+    return end
+
+
+def sender(family: socket.AddressFamily, mark: int) -> socket.socket:
+    """A socket that sends whole packets as they are. Raises OSError without CAP_NET_RAW and CAP_NET_ADMIN."""
+    end = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_RAW)
+    widen(end, SO_SNDBUFFORCE, socket.SO_SNDBUF)
+    if mark:
+        end.setsockopt(socket.SOL_SOCKET, SO_MARK, mark)
+    if family == socket.AF_INET:
+        end.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
+    else:
+        end.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DONT)
+    return end
+
+
+def widen(end: socket.socket, forced: int, asked: int) -> None:
+    """A larger buffer: as large as we like where that is allowed, else as large as the system allows."""
+    try:
+        end.setsockopt(socket.SOL_SOCKET, forced, BUFFER_OCTETS)
+    except PermissionError:
+        end.setsockopt(socket.SOL_SOCKET, asked, BUFFER_OCTETS)
+
+
+class Raw4:
+    """Packets of one protocol over IPv4."""
+
+    def __init__(self, name: str, end: socket.socket) -> None:
+        self.name = name
+        self.losses = Losses()
+        self._end = end
+
+    def fileno(self) -> int:
+        return self._end.fileno()
+
+    def receive(self) -> list[bytes]:
+        found = _drain(self.losses, lambda: self._end.recv(LARGEST_OCTETS))
+        self.losses.received += len(found)
+        return found
+
+    def send(self, packets: list[bytes]) -> None:
+        raise NotImplementedError("packets leave by Out")
+
+    def close(self) -> None:
+        self._end.close()
+
+
+class Raw6:
+    """Packets of one protocol over IPv6, their fixed header made anew."""
+
+    def __init__(self, name: str, end: socket.socket, protocol: int) -> None:
+        self.name = name
+        self.losses = Losses()
+        self._end = end
+        self._protocol = protocol
+
+    def fileno(self) -> int:
+        return self._end.fileno()
+
+    def receive(self) -> list[bytes]:
+        found = _drain(self.losses, self._read)
+        self.losses.received += len(found)
+        return found
+
+    def _read(self) -> bytes:
+        octets, ancillary, _, source = self._end.recvmsg(LARGEST_OCTETS, _ANCILLARY_OCTETS)
+        dst, hop_limit, traffic_class = bytes(16), 64, 0
+        for level, kind, value in ancillary:
+            if level != socket.IPPROTO_IPV6:
+                continue
+            if kind == socket.IPV6_PKTINFO:
+                dst = value[:16]
+            elif kind == socket.IPV6_HOPLIMIT:
+                (hop_limit,) = struct.unpack("i", value)
+            elif kind == socket.IPV6_TCLASS:
+                (traffic_class,) = struct.unpack("i", value)
+        src = socket.inet_pton(socket.AF_INET6, source[0].partition("%")[0])
+        return ipv6.write(ipv6.Header(src, dst, self._protocol, hop_limit, traffic_class), octets)
+
+    def send(self, packets: list[bytes]) -> None:
+        raise NotImplementedError("packets leave by Out")
+
+    def close(self) -> None:
+        self._end.close()
+
+
+class Out:
+    """Where whole packets leave, of either family."""
+
+    name = "raw"
+
+    def __init__(self, v4: socket.socket | None, v6: socket.socket | None) -> None:
+        self.losses = Losses()
+        self._v4, self._v6 = v4, v6
+
+    def send(self, packets: list[bytes]) -> None:
+        """Send them; what the kernel refuses is counted under the error's name."""
+        for packet in packets:
+            try:
+                self._send(packet)
+                self.losses.sent += 1
+            except OSError as error:
+                self.losses.lose(errno.errorcode.get(error.errno or 0, "?"))
+
+    def _send(self, packet: bytes) -> None:
+        if packet[0] >> 4 == 4:
+            if self._v4 is None:
+                raise OSError(errno.EAFNOSUPPORT, "no IPv4")
+            self._v4.sendto(packet, (socket.inet_ntop(socket.AF_INET, packet[16:20]), 0))
+            return
+        if self._v6 is None:
+            raise OSError(errno.EAFNOSUPPORT, "no IPv6")
+        self._v6.sendto(packet, (socket.inet_ntop(socket.AF_INET6, packet[24:40]), 0))
+
+    def close(self) -> None:
+        for end in (self._v4, self._v6):
+            if end is not None:
+                end.close()
+
+
+def _drain(losses: Losses, read: Callable[[], bytes]) -> list[bytes]:
+    """A burst of reads, until there is nothing."""
+    found: list[bytes] = []
+    try:
+        while len(found) < BURST:
+            found.append(read())
+    except BlockingIOError:
+        pass
+    except OSError as error:
+        losses.lose(errno.errorcode.get(error.errno or 0, "?"))
+    return found

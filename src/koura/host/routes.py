@@ -1,0 +1,199 @@
+"""Policy routing: what policies protect goes into our TUN, what we send ourselves does not. ip-rule(8), rtnetlink(7).
+
+    rule  PRIORITY   not fwmark MARK  ->  table TABLE
+    table TABLE      DST dev TUN src OURS            for each destination an outbound policy speaks of
+                     blackhole DST metric 4096       behind it: when the TUN is gone, the packet is, too
+
+All of it stays when the engine or the keeper dies: no engine is no path. `koura down` takes it away, the next `koura up` adopts it.
+Only destinations can be routed by; what else a policy asks for (source, ports, protocol) the stack looks at, and what it lets go
+in clear leaves with our mark.
+"""
+
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pyroute2 import IPRoute, NetlinkError
+
+from koura.address import Prefix, show
+
+MARK = 0x4B6F
+TABLE = 19311
+PRIORITY = 19311
+BLACKHOLE_METRIC = 4096
+RTN_BLACKHOLE = 6
+FIB_RULE_INVERT = 2
+_GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # RTMGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE
+_FAMILIES = {4: socket.AF_INET, 16: socket.AF_INET6}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One destination that goes into the TUN; `source`: a local address to speak from, b'': what the real route would use."""
+
+    dst: Prefix
+    source: bytes = b""
+
+
+class Routes:
+    """The rules, the table and the interface of one TUN in this network namespace."""
+
+    def __init__(self, interface: str) -> None:
+        self._netlink = IPRoute()
+        self._watch = IPRoute()
+        self._watch.bind(groups=_GROUPS)
+        self.ours: frozenset[bytes] = frozenset()
+        self._interface = interface
+        self._index = 0
+        self._standing: dict[Wanted, bytes] = {}
+
+    # -- the interface -------------------------------------------------------------------------------------------------
+
+    def raise_interface(self, mtu_octets: int, addresses: Iterable[tuple[bytes, int]]) -> None:
+        """Up, with its MTU and addresses; adopted if it stands. Raises NetlinkError."""
+        self._index = self._netlink.link_lookup(ifname=self._interface)[0]
+        self._netlink.link("set", index=self._index, mtu=mtu_octets, state="up")
+        for address, bits in addresses:
+            options = {"index": self._index, "address": show(address), "prefixlen": bits}
+            if len(address) == 16:
+                options["flags"] = 0x02  # IFA_F_NODAD: nobody else is on a TUN
+            self._replace(lambda options=options: self._netlink.addr("replace", **options))
+
+    def add_rules(self) -> None:
+        """What is not marked looks into our table first."""
+        for family in _FAMILIES.values():
+            if not any(rule.get_attr("FRA_PRIORITY") == PRIORITY for rule in self._netlink.get_rules(family=family)):
+                self._netlink.rule("add", family=family, priority=PRIORITY, table=TABLE, fwmark=MARK, flags=FIB_RULE_INVERT)
+
+    # -- routes --------------------------------------------------------------------------------------------------------
+
+    def sync(self, wanted: Iterable[Wanted]) -> None:
+        """Make the table what is wanted: new routes first, so that no destination is without one in between."""
+        chosen = {one: self._source(one) for one in sorted(set(wanted), key=_order)}
+        for one, source in chosen.items():
+            if self._standing.get(one) != source:
+                self._add(one, source)
+        for one in [one for one in self._standing if one not in chosen]:
+            self._delete(one)
+        self._standing = chosen
+
+    def adopt(self) -> None:
+        """Take what an earlier daemon left as ours, to be kept or taken away by the next `sync`."""
+        for family in _FAMILIES.values():
+            for route in self._netlink.get_routes(family=family, table=TABLE):
+                if route["type"] == RTN_BLACKHOLE:
+                    continue
+                dst = route.get_attr("RTA_DST")
+                address = socket.inet_pton(family, dst) if dst else bytes(4 if family == socket.AF_INET else 16)
+                source = route.get_attr("RTA_PREFSRC")
+                self._standing[Wanted(Prefix(address, route["dst_len"]))] = socket.inet_pton(family, source) if source else b""
+
+    def _add(self, one: Wanted, source: bytes) -> None:
+        common = self._named(one)
+        self._replace(lambda: self._netlink.route("replace", **common, type="blackhole", priority=BLACKHOLE_METRIC))
+        options = {**common, "oif": self._index}
+        if source:
+            options["prefsrc"] = show(source)
+        self._replace(lambda: self._netlink.route("replace", **options))
+
+    def _delete(self, one: Wanted) -> None:
+        common = self._named(one)
+        self._forget(lambda: self._netlink.route("del", **common, oif=self._index))
+        self._forget(lambda: self._netlink.route("del", **common, type="blackhole", priority=BLACKHOLE_METRIC))
+
+    def _named(self, one: Wanted) -> dict[str, object]:
+        return {"dst": f"{show(one.dst.address)}/{one.dst.bits}", "family": _FAMILIES[len(one.dst.address)], "table": TABLE}
+
+    def _source(self, one: Wanted) -> bytes:
+        """The address the host would speak from to this destination, were it not for us."""
+        if one.source:
+            return one.source
+        family = _FAMILIES[len(one.dst.address)]
+        try:
+            answer = self._netlink.route("get", dst=_probe(one.dst), family=family, mark=MARK)
+        except NetlinkError:
+            return b""
+        found = answer[0].get_attr("RTA_PREFSRC") if answer else None
+        return socket.inet_pton(family, found) if found else b""
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def remove(self) -> None:
+        """Take rules and routes away; what is not there is fine."""
+        for family in _FAMILIES.values():
+            for rule in self._netlink.get_rules(family=family):
+                if rule.get_attr("FRA_PRIORITY") == PRIORITY:
+                    self._forget(lambda family=family: self._netlink.rule(
+                        "del", family=family, priority=PRIORITY, table=TABLE, fwmark=MARK, flags=FIB_RULE_INVERT))
+            self._forget(lambda family=family: self._netlink.flush_routes(table=TABLE, family=family))
+        self._standing.clear()
+
+    def drop_interface(self) -> None:
+        """The TUN goes; it must be closed everywhere."""
+        self._forget(lambda: self._netlink.link("del", ifname=self._interface))
+
+    # -- what the kernel says ------------------------------------------------------------------------------------------
+
+    def fileno(self) -> int:
+        """Readable when addresses, links or routes change."""
+        return int(self._watch.fileno())
+
+    def drain(self) -> bool:
+        """Read what changed; whether anything did."""
+        return bool(self._watch.get())
+
+    def look(self) -> None:
+        """Which addresses are ours now."""
+        found = set()
+        for family in _FAMILIES.values():
+            for address in self._netlink.get_addr(family=family):
+                text = address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS")
+                found.add(socket.inet_pton(family, text))
+        self.ours = frozenset(found)
+
+    def is_ours(self, address: bytes) -> bool:
+        """Whether this host has the address."""
+        return address in self.ours
+
+    def mtu_to(self, destination: bytes) -> int:
+        """What the first link towards a destination takes, past our own routes; b'': the link of the default route, or the widest."""
+        links = {link["index"]: link.get_attr("IFLA_MTU") or 0 for link in self._netlink.get_links() if link["index"] != self._index}
+        for probe in (show(destination),) if destination else ("198.51.100.1", "2001:db8::1"):
+            try:
+                answer = self._netlink.route("get", dst=probe, family=_FAMILIES[16 if ":" in probe else 4], mark=MARK)
+            except NetlinkError:
+                continue
+            for route in answer:
+                octets = route.get_attr("RTA_METRICS").get_attr("RTAX_MTU") if route.get_attr("RTA_METRICS") else None
+                if octets or route.get_attr("RTA_OIF") in links:
+                    return int(octets or links[route.get_attr("RTA_OIF")])
+        return int(max((octets for octets in links.values() if octets < 65536), default=1500))
+
+    def close(self) -> None:
+        self._watch.close()
+        self._netlink.close()
+
+    @staticmethod
+    def _replace(do: object) -> None:
+        assert callable(do)
+        do()
+
+    @staticmethod
+    def _forget(do: object) -> None:
+        assert callable(do)
+        try:
+            do()
+        except NetlinkError as error:
+            if error.code not in (2, 3, 19):  # ENOENT, ESRCH, ENODEV
+                raise
+
+
+def _probe(prefix: Prefix) -> str:
+    """An address to ask the route of: inside the prefix; for the default route some address far away."""
+    if prefix.bits == 0:
+        return "198.51.100.1" if len(prefix.address) == 4 else "2001:db8::1"
+    return show(prefix.address if prefix.bits == 8 * len(prefix.address) else prefix.address[:-1] + bytes((prefix.address[-1] | 1,)))
+
+
+def _order(one: Wanted) -> tuple[bytes, int]:
+    return one.dst.address, one.dst.bits

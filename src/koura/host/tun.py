@@ -1,0 +1,73 @@
+"""TUN: the interface through which a host's, or a network's, packets come to the engine and go back. tun(4), linux/if_tun.h.
+
+A persistent TUN outlives its openers: its routes stay, and packets into it go nowhere, which is what "fail closed" means here.
+Making one needs CAP_NET_ADMIN in the network namespace; reading and writing an open one needs nothing.
+"""
+
+import errno
+import fcntl
+import os
+import struct
+
+from koura.attachment import BURST, Losses
+
+DEVICE = "/dev/net/tun"
+IFF_TUN, IFF_NO_PI, IFF_MULTI_QUEUE = 0x0001, 0x1000, 0x0100
+TUNSETIFF, TUNSETPERSIST = 0x400454CA, 0x400454CB
+_IFREQ = struct.Struct("16sH22x")
+LARGEST_OCTETS = 65535 + 20
+
+
+def create(name: str, *, is_persistent: bool = False, flags: int = 0) -> int:
+    """Open the TUN of this name, made if it is not there. Raises OSError: no device, no right, or somebody else has it."""
+    descriptor = os.open(DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(descriptor, TUNSETIFF, _IFREQ.pack(name.encode(), IFF_TUN | IFF_NO_PI | flags))
+        fcntl.ioctl(descriptor, TUNSETPERSIST, int(is_persistent))
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def forget(name: str) -> None:
+    """Take a persistent TUN away, if it is there and nobody has it open. Raises OSError."""
+    descriptor = create(name, is_persistent=False)
+    os.close(descriptor)
+
+
+class Tun:
+    """An open TUN as an attachment."""
+
+    def __init__(self, name: str, descriptor: int) -> None:
+        self.name = name
+        self.losses = Losses()
+        self._descriptor = descriptor
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def receive(self) -> list[bytes]:
+        """What the host sends."""
+        found: list[bytes] = []
+        try:
+            while len(found) < BURST:
+                found.append(os.read(self._descriptor, LARGEST_OCTETS))
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self.losses.lose(errno.errorcode.get(error.errno or 0, "?"))
+        self.losses.received += len(found)
+        return found
+
+    def send(self, packets: list[bytes]) -> None:
+        """What the host gets."""
+        for packet in packets:
+            try:
+                os.write(self._descriptor, packet)
+                self.losses.sent += 1
+            except OSError as error:
+                self.losses.lose(errno.errorcode.get(error.errno or 0, "?"))
+
+    def close(self) -> None:
+        os.close(self._descriptor)
