@@ -12,6 +12,7 @@ from koura.sadb.association import Association
 from koura.sadb.hot import IV_NEXT
 from koura.settings import Settings
 from koura.xform.context import Context
+from tests.oracles import primitives
 from tests.unit.traffic.kit import AT
 from tests.unit.xform import kit
 
@@ -59,3 +60,29 @@ def standing_at(agreement: Agreement, last: int, iv: bytes = b"", spi: int | Non
     if spi is not None:
         sa.agreement = replace(sa.agreement, spi=spi)
     return sa
+
+
+# -- packets made by hand, with nothing of ours but the IP header -----------------------------------------------------------
+SHA_KEY = bytes(range(32))
+
+
+def esp_by_hand(spi: int, seq64: int, clear: bytes, *, has_esn: bool = False, next_header: int | None = None) -> bytes:
+    """ESP with NULL and HMAC-SHA-256-128 under SHA_KEY.
+
+    clear: payload, padding and trailer; with next_header: the payload only, which is padded 1, 2, 3.
+    """
+    if next_header is not None:
+        octets = -(len(clear) + 2) % 4
+        clear += bytes(range(1, octets + 1)) + bytes((octets, next_header))
+    covered = spi.to_bytes(4, "big") + (seq64 & 0xFFFF_FFFF).to_bytes(4, "big") + clear
+    tail = (seq64 >> 32).to_bytes(4, "big") if has_esn else b""
+    return covered + primitives.mac("hmac-sha2-256", SHA_KEY, covered + tail)[:16]
+
+
+def ah_by_hand(head: bytes, spi: int, seq64: int, payload: bytes, next_header: int, *, has_esn: bool = False) -> bytes:
+    """AH with HMAC-SHA-256-128 under SHA_KEY, 28 octets in all on IPv4, 32 on IPv6; its ICV covers `head`, blanked by the caller."""
+    pad = b"" if head[0] >> 4 == 4 else bytes(4)
+    words = (12 + 16 + len(pad)) // 4 - 2
+    fixed = bytes((next_header, words, 0, 0)) + spi.to_bytes(4, "big") + (seq64 & 0xFFFF_FFFF).to_bytes(4, "big")
+    tail = (seq64 >> 32).to_bytes(4, "big") if has_esn else b""
+    return fixed + primitives.mac("hmac-sha2-256", SHA_KEY, head + fixed + bytes(16) + pad + payload + tail)[:16] + pad + payload

@@ -102,11 +102,11 @@ class Window:
         return max(high, 0) << 32 | seq32
 
     def _infer_cyclic(self, high: int, low: int, seq32: int) -> int:
-        """The wrap is believed only where the window lies across it, and the next round is nearer than this one."""
+        """The wrap is believed only where the window lies across it; what is nearer to the round before belongs to that one."""
         reach = min(self.packets, _HALF // 2)
         if low > _LOW - reach and seq32 < reach:
             high += 1
-        elif high and low < reach and seq32 > _LOW - reach:
+        elif high and seq32 > low + _HALF:
             high -= 1
         return high << 32 | seq32
 
