@@ -17,7 +17,7 @@ RANKS = {
     "stack": 5, "setkey": 5, "attachment": 5, "control": 5,
     "explain": 6, "fast": 6,
     "client": 7, "host": 7, "sim": 7, "replay": 7,
-    "intercept": 8,
+    "intercept": 8, "ipsec": 8,
     "daemon": 9, "tui": 9, "testing": 9,
     "cli": 10, "__main__": 11,
 }  # fmt: skip

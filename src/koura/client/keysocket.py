@@ -99,10 +99,12 @@ class KeySocket:
                 yield from self._taken(exchange)
                 if exchange.is_done:
                     break
-        finally:
+        except GeneratorExit:
             while not exchange.is_done:  # What was asked for and not read must not be taken for the next answer.
                 self._step(exchange)
                 exchange.replies.clear()
+            raise
+        finally:
             self._dump = None
         exchange.check()
 

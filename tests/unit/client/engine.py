@@ -120,13 +120,16 @@ class Engine:
         world = self.world
         if octets.startswith(HELLO):
             words = dict(word.split("=") for word in octets[len(HELLO) :].decode().split())
-            peer.has_acks = words["acks"] == "1"
+            peer.has_acks = words.get("acks") == "1"
             world.open(peer.number, DIALECTS[words["dialect"]])
             peer.queue.append(HELLO + b" ok")
             return
         answer = world.server.receive(peer.number, octets, world.at)
         why = answer.refused.why if answer.refused is not None else ""
-        peer.queue.append(struct.pack(">BBHI", 0, 1, 0, answer.errno) + why.encode())
+        if peer.has_acks:
+            peer.queue.append(struct.pack(">BBHI", 0, 1, 0, answer.errno) + why.encode())
+        elif answer.errno:
+            peer.queue.append(octets[:2] + bytes((answer.errno, 0, 2, 0)) + bytes(10))
         self.deliver(answer.deliveries)
 
     def _flush(self, peer: _Peer) -> None:
