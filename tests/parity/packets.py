@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 ESP, AH, IPCOMP, UDP = 50, 51, 108, 17
 UNSEEN = -1
-_ICV_OCTETS = (12, 16, 0)  # HMAC-SHA-1-96, what SHA-256 or GCM have, none
+_ICV_OCTETS = (12, 16, 24, 32, 0)  # HMAC-SHA-1-96, what SHA-256 and GCM have, SHA-384, SHA-512, none
 
 
 @dataclass(frozen=True)

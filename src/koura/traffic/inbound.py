@@ -277,7 +277,7 @@ class Inbound:
         plane = self._plane
         socket = plane.sockets.find(flow)
         own = plane.spd.socket_policy(socket, Direction.INBOUND) if socket else None
-        return own if own is not None else plane.spd.match(Direction.INBOUND, flow)
+        return own if own is not None else plane.match(Direction.INBOUND, flow)
 
     def _is_permitted(self, packet: bytes, history: _History, flow: Flow) -> bool:
         """Whether each SA it came through may carry it: no policy names the SA, or one that does covers the packet (S11).

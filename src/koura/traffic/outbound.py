@@ -183,11 +183,11 @@ class Outbound:
         own = plane.spd.socket_policy(origin.socket, Direction.OUTBOUND) if origin.socket else None
         if own is not None:
             return own
-        entry = plane.spd.match(Direction.OUTBOUND, flow)
+        entry = plane.match(Direction.OUTBOUND, flow)
         if entry is None and plane.settings.icmp_through_sa and not origin.is_forwarded:
             reverse = icmp.returning(packet)
             if reverse is not None:
-                found = plane.spd.match(Direction.OUTBOUND, reverse)
+                found = plane.match(Direction.OUTBOUND, reverse)
                 return found if found is not None and found.policy.action is Action.IPSEC else None
         return entry
 

@@ -18,6 +18,7 @@ from koura.sadb.association import Association
 from koura.sadb.database import Database as Sadb
 from koura.saindex import Direction
 from koura.settings import Settings
+from koura.spd.cache import Cache
 from koura.spd.database import Database as Spd
 from koura.spd.entry import Entry
 from koura.spd.selector import Flow
@@ -56,6 +57,7 @@ class Plane:
     keys: KeyManagement
     tap: Tap
     filter: Filter
+    answers: Cache = field(default_factory=Cache)
     paths: Paths = field(default_factory=Paths)
     sockets: Sockets = field(default_factory=Sockets)
     local: frozenset[bytes] | None = None
@@ -68,6 +70,14 @@ class Plane:
     def is_ours(self, address: bytes) -> bool:
         """Whether a packet to this address is for this host; multicast and broadcast are the host's to say (LocalAddresses)."""
         return self.local is None or address in self.local
+
+    def match(self, direction: Direction, flow: Flow) -> Entry | None:
+        """The SPD's answer, from its cache where that is on (M6), which is counted (S33)."""
+        entry, was_known = self.answers.match(self.spd, direction, flow, self.settings.key)
+        if was_known is not None:
+            section = "ipsec" if len(flow.src) == 4 else "ipsec6"
+            self.tally.counters.add(f"{section}.{'spdcache_hits' if was_known else 'spdcache_misses'}")
+        return entry
 
     def context(self, at: Moment) -> Context:
         """What a transform may know besides the packet and the SA."""
