@@ -1,5 +1,7 @@
 """`koura demo`: the simulator's four machines, told on a terminal, with the files to look into. docs/demo.md."""
 
+import shutil
+import sys
 import textwrap
 from pathlib import Path
 
@@ -98,8 +100,14 @@ def _close(console: Console, folder: Path, names: list[str]) -> None:
     console.print(Text("Look at the wire, then open it with the keys:"))
     lines = (
         f"tcpdump -nr {folder}/1-esp-tunnel-wire.pcap | head",
-        f"koura replay -f {folder}/1-b.conf --in \\",
+        f"{_own_name()} replay -f {folder}/1-b.conf --in \\",
         f"    {folder}/1-esp-tunnel-wire.pcap opened.pcap",
     )
     for line in lines:
         console.print(f"   {line}", markup=False, soft_wrap=True)
+
+
+def _own_name() -> str:
+    """How to call this program from here: by name where that is found, else as it was called."""
+    called = Path(sys.argv[0])
+    return "koura" if called.name != "koura" or shutil.which("koura") else str(called)

@@ -9,9 +9,15 @@ from koura.traffic.icmp import may_answer, too_big
 from koura.wire import icmp, ipv4, ipv6, udp
 from koura.wire.summary import Summary, summarise
 
-__all__ = ["datagram", "echo", "hop", "is_echo", "may_fragment", "port_unreachable", "reply", "time_exceeded", "too_big", "unreachable"]
+__all__ = [
+    "datagram", "echo", "hop", "is_echo", "may_fragment", "port_unreachable", "reply", "time_exceeded", "too_big",
+    "unreachable", "with_options",
+]  # fmt: skip
 
 _PATTERN = bytes(range(256))
+_OPTIONS4 = bytes.fromhex("940400004408050000000000")
+_ROUTER_ALERT6 = bytes.fromhex("050200000100")
+_PADDING6 = bytes.fromhex("010400000000")
 
 
 def hop(packet: bytes) -> bytes | None:
@@ -50,6 +56,17 @@ def reply(packet: bytes, summary: Summary) -> bytes:
 def datagram(src: bytes, dst: bytes, sport: int, dport: int, payload: bytes, *, is_df: bool = False, tos: int = 0) -> bytes:
     """A UDP packet with its checksum."""
     return _packet(src, dst, udp.PROTOCOL, udp.write_checked(src, dst, sport, dport, payload), is_df, tos)
+
+
+def with_options(packet: bytes) -> bytes:
+    """The packet with a router alert and a timestamp, or for IPv6 hop-by-hop and destination options. RFC 2113, RFC 2711, RFC 791."""
+    if packet[0] >> 4 == 4:
+        header, payload = ipv4.read(packet)
+        return ipv4.write(replace(header, options=_OPTIONS4), payload)
+    header6, payload = ipv6.read(packet)
+    hops = bytes((ipv6.DESTINATION, 0)) + _ROUTER_ALERT6
+    options = bytes((header6.next_header, 0)) + _PADDING6
+    return ipv6.write(replace(header6, next_header=ipv6.HOP_BY_HOP), hops + options + payload)
 
 
 def _packet(src: bytes, dst: bytes, protocol: int, body: bytes, is_df: bool, tos: int) -> bytes:

@@ -21,6 +21,10 @@ from koura.sim.link import MILLISECOND_NS, Faults
 T = TypeVar("T")
 FAULTS_END_S = 10
 HIGH_SEQUENCE = (1 << 32) - 40
+DEFAULT_LEVELS = tuple(
+    (f"net.{tree}.{protocol}_{mode}_deflev", "2")
+    for tree in ("inet.ipsec", "inet6.ipsec6") for protocol in ("esp", "ah") for mode in ("trans", "net")
+)  # fmt: skip
 
 
 class Shape(Enum):
@@ -83,6 +87,8 @@ class Plan:
     datagrams: int
     transfer_octets: int
     mtu_octets: int
+    exempts_icmp: bool = False  # a policy `none` for pings stands before the others
+    has_discard: bool = False  # and one that discards datagrams to one port
 
     @property
     def is_strict(self) -> bool:
@@ -105,15 +111,19 @@ class Plan:
         return any(step.protocol == "ipcomp" for step in self.steps) and not self.is_strict
 
     def _is_demanded(self, step: StepPlan) -> bool:
-        return step.protocol != "ipcomp" and step.level.split(":")[0] in ("require", "unique")
+        level = step.level.split(":", maxsplit=1)[0]
+        if level == "default" and set(DEFAULT_LEVELS) <= set(self.sysctls):
+            level = "require"
+        return step.protocol != "ipcomp" and level in ("require", "unique")
 
     def covers(self, protocol: str) -> bool:
         """Whether the policy names this kind of packet."""
-        return self.selector in ("any", protocol)
+        return self.selector in ("any", protocol) and not (self.exempts_icmp and protocol == "icmp")
 
     def __str__(self) -> str:
         lines = [
-            f"seed {self.seed}: {self.shape.value}, IPv{self.inner.value} in IPv{self.outer.value}, policy for {self.selector}",
+            f"seed {self.seed}: {self.shape.value}, IPv{self.inner.value} in IPv{self.outer.value}, policy for {self.selector}"
+            + (", none for ICMP" if self.exempts_icmp else "") + (", discard for one port" if self.has_discard else ""),
             *(f"  {number}. {step}" for number, step in enumerate(self.steps, 1)),
             f"  SAs {'from the start' if self.is_preinstalled else 'on demand'}"
             + (", larval first" if self.uses_larval else "") + (", numbers from a ledger" if self.has_ledger else ""),
@@ -122,8 +132,8 @@ class Plan:
             lines.append("  " + " ".join(f"{name}={value}" for name, value in self.sysctls))
         faults = self.faults
         lines.append(
-            f"  links, per thousand: {faults.lost} lost, {faults.doubled} doubled, {faults.late} late, {faults.damaged} damaged;"
-            f" MTU {self.mtu_octets}"
+            f"  links, per thousand: {faults.lost} lost, {faults.doubled} doubled, {faults.late} late, {faults.damaged} damaged,"
+            f" {faults.marked} marked; MTU {self.mtu_octets}"
         )
         if self.incidents:
             lines.append("  " + ", ".join(f"{i.what} at {i.at_ns / NS_PER_S:.2f} s" for i in self.incidents))
@@ -197,11 +207,14 @@ def draw(seed: int) -> Plan:
     if inner > outer:
         # A DF outside would ask IPv6 inside for packets below its least MTU: such a tunnel cannot work, whoever builds it.
         sysctls = [pair for pair in sysctls if pair != ("net.inet.ipsec.dfbit", "1")]
-    faults = Faults(*(dice.below(most) if chance(dice, 50) else 0 for most in (100, 80, 200, 60)))
+    if chance(dice, 50) and any(step.level == "default" for step in steps):
+        sysctls += DEFAULT_LEVELS
+    faults = Faults(*(dice.below(most) if chance(dice, 50) else 0 for most in (100, 80, 200, 60, 200)))
+    has_more = shape is not Shape.NAT
     return Plan(
         seed, shape, outer, inner, steps, selector, tuple(sysctls), has_ledger, chance(dice, 60),
         chance(dice, 40), faults, _incidents(dice, shape), 10 + dice.below(20), pick(dice, (0, 3000, 8000, 15000)),
-        pick(dice, (1500, 1500, 1400, 1280, 9000)),
+        pick(dice, (1500, 1500, 1400, 1280, 9000)), has_more and chance(dice, 20), has_more and chance(dice, 30),
     )  # fmt: skip
 
 
@@ -260,9 +273,9 @@ def _algorithms(dice: Entropy, protocol: str) -> tuple[tuple[str, str, int], ...
 
 
 def _incidents(dice: Entropy, shape: Shape) -> tuple[Incident, ...]:
-    kinds = ["rekey", "flush", "mtu", "attack", "attack", "attack", "dummy", "policy", "tune"]
+    kinds = ["rekey", "flush", "mtu", "attack", "attack", "attack", "dummy", "policy", "tune", "switch"]
     if shape is Shape.NAT:
-        kinds = ["rekey", "attack", "attack", "dummy", "nat", "policy", "tune"]
+        kinds = ["rekey", "attack", "attack", "dummy", "nat", "policy", "tune", "switch"]
     drawn = [
         Incident(dice.below((FAULTS_END_S - 2) * 1000) * MILLISECOND_NS + NS_PER_S, pick(dice, tuple(kinds)))
         for _ in range(dice.below(7))

@@ -175,10 +175,19 @@ class Run:
             case "tune":
                 for node in (scene.a, scene.b):
                     node.stack.tune("net.key.preferred_oldsa", str(self._dice.below(2)))
+            case "switch":
+                self._switch()
             case "nat":
                 assert scene.nat is not None
                 scene.nat.forget()
                 self._ike(natt.KEEPALIVE)
+
+    def _switch(self) -> None:
+        """One end has one protocol switched off for a moment."""
+        node = pick(self._dice, (self.scene.a, self.scene.b))
+        name = pick(self._dice, ("net.inet.esp.esp_enable", "net.inet.ah.ah_enable", "net.inet.ipcomp.ipcomp_enable"))
+        node.stack.tune(name, "0")
+        self.scene.world.later(300 * MILLISECOND_NS, lambda: _switch_on(node, name))
 
     def _narrow(self) -> None:
         """The far outside link takes less from now on."""
@@ -201,6 +210,10 @@ class Run:
                 except Refused as refused:
                     raise Broken(f"{node.name} refused a dummy packet: {refused.why}") from refused
                 self.scene.world.put(node, sents)
+
+
+def _switch_on(node: Node, name: str) -> None:
+    node.stack.tune(name, "1")
 
 
 def run(seed: int) -> Report:

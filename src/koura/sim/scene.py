@@ -23,6 +23,7 @@ from koura.sim.world import World
 from koura.stack import Stack
 
 NATT_PORT = 4500
+FORBIDDEN_PORT = 7009
 A4, B4, A6, B6 = parse("198.51.100.1"), parse("203.0.113.1"), parse("2001:db8:a::1"), parse("2001:db8:b::1")
 H4, K4, H6, K6 = parse("10.1.0.1"), parse("10.2.0.1"), parse("2001:db8:1::1"), parse("2001:db8:2::1")
 BEHIND4, NAT4 = parse("10.0.0.2"), parse("198.51.100.9")
@@ -92,12 +93,25 @@ class Scene:
                 for direction in ("in", "out"):
                     lines.append(f"{verb} {here}[{NATT_PORT}] {there} udp -P {direction} none;")
                     lines.append(f"{verb} {here} {there}[{NATT_PORT}] udp -P {direction} none;")
+        lines += self._exceptions(node, near, far, verb)
         upper = self.plan.selector
         for sender, here, there in ((self.a, near, far), (self.b, far, near)):
             direction = "out" if sender is node else "in"
             requests = " ".join(self._request(step, node, sender) for step in self.plan.steps)
             lines.append(f"{verb} {here} {there} {upper} -P {direction} ipsec {requests};")
         return "\n".join(lines)
+
+    def _exceptions(self, node: Node, near: str, far: str, verb: str) -> list[str]:
+        """Policies that stand before the others: discard for one port, none for ICMP."""
+        icmp = "icmp" if self.plan.inner is Family.IPV4 else "icmp6"
+        lines = []
+        for sender, here, there in ((self.a, near, far), (self.b, far, near)):
+            direction = "out" if sender is node else "in"
+            if self.plan.has_discard:
+                lines.append(f"{verb} {here} {there}[{FORBIDDEN_PORT}] udp -P {direction} discard;")
+            if self.plan.exempts_icmp:
+                lines.append(f"{verb} {here} {there} {icmp} -P {direction} none;")
+        return lines
 
     def _request(self, step: StepPlan, node: Node, sender: Node) -> str:
         src, dst = self.ends(node, sender)

@@ -13,7 +13,7 @@ from koura.sim.entropy import Seeded
 from koura.sim.node import Node
 from koura.sim.parts import Datagram, Seen, What
 from koura.sim.plan import chance
-from koura.sim.scene import Scene
+from koura.sim.scene import FORBIDDEN_PORT, Scene
 from koura.sim.transfer import Receiver, Sender, Tcp, transfer
 from koura.wire import icmp
 
@@ -33,6 +33,7 @@ class Parcel:
     sender: str
     payload: bytes
     is_calm: bool
+    is_forbidden: bool = False
     arrivals: int = 0
 
     def __str__(self) -> str:
@@ -51,7 +52,8 @@ class Workload:
         self.marks = {covered: self._dice.octets(MARK_OCTETS) for covered in (False, True)}
         self._tcp = (Tcp(scene.near), Tcp(scene.far))
         for node in (scene.near, scene.far):
-            node.bind(PORT, self._came)
+            for port in (PORT, FORBIDDEN_PORT):
+                node.bind(port, self._came)
 
     # -- sending -------------------------------------------------------------------------------------------------------
 
@@ -60,7 +62,10 @@ class Workload:
         parcel = self._parcel("udp", sender, octets, is_calm)
         src, dst = self._ends(sender)
         is_df = not is_calm and len(src) == 4 and chance(self._dice, 10)
-        self._send(sender, ip.datagram(src, dst, FIRST_PORT + parcel.tag, PORT, parcel.payload, is_df=is_df, tos=self._tos()), parcel.tag)
+        parcel.is_forbidden = self.scene.plan.has_discard and not is_calm and chance(self._dice, 15)
+        port = FORBIDDEN_PORT if parcel.is_forbidden else PORT
+        packet = ip.datagram(src, dst, FIRST_PORT + parcel.tag, port, parcel.payload, is_df=is_df, tos=self._tos())
+        self._send(sender, ip.with_options(packet) if chance(self._dice, 10) else packet, parcel.tag)
 
     def ping(self, sender: Node, octets: int, *, is_calm: bool = False) -> None:
         """One echo to the other end."""
@@ -136,6 +141,8 @@ class Workload:
         if payload != parcel.payload and plan.covers(parcel.protocol) and plan.may_be_altered:
             return
         parcel.arrivals += 1
+        if parcel.is_forbidden:
+            self._broken(f"{parcel} arrived, and policy discards it")
         if payload != parcel.payload:
             self._broken(f"{parcel} was altered on the way: it has {len(payload)} octets")
         if parcel.arrivals > 1 and plan.is_once and plan.covers(parcel.protocol):

@@ -16,7 +16,8 @@ from koura.sim.parts import Interface
 from koura.sim.plan import Shape, draw
 from koura.sim.transfer import Tcp, transfer
 from koura.sim.world import World
-from koura.wire import checksum, ipv4, udp
+from koura.wire import checksum, ipv4, ipv6, udp
+from koura.wire.summary import summarise
 
 AT = Moment.of_s(1_800_000_000)
 A, B, OUTSIDE = parse("10.0.0.1"), parse("10.0.0.2"), parse("203.0.113.9")
@@ -37,6 +38,22 @@ def test_a_link_does_what_its_faults_say_and_nothing_else() -> None:
     damaged = [link(damaged=1000).carry(packet, dice)[0] for _ in range(100)]
     changed = [int.from_bytes(one.packet, "big") ^ int.from_bytes(packet, "big") for one in damaged]
     assert all(bits.bit_count() == 1 for bits in changed), "one bit"
+
+
+@pytest.mark.parametrize(("a", "b"), [(A, B), (parse("2001:db8::1"), parse("2001:db8::2"))], ids=["v4", "v6"])
+def test_congestion_is_marked_only_on_who_understands_it(a: bytes, b: bytes) -> None:
+    for tos, marked in ((0xB8, 0xB8), (0xB9, 0xBB), (0xBA, 0xBB), (0xBB, 0xBB)):
+        [arrival] = link(marked=1000).carry(ip.datagram(a, b, 1, 2, b"x", tos=tos), Seeded(1))
+        assert summarise(arrival.packet).tos == marked
+
+
+def test_options_are_well_formed() -> None:
+    four, six = (ip.with_options(ip.datagram(a, b, 1, 2, b"x")) for a, b in ((A, B), (parse("2001:db8::1"), parse("2001:db8::2"))))
+    assert [option.kind for option in ipv4.read_options(ipv4.read(four)[0].options)] == [0x94, 0x44]
+    header, payload = ipv6.read(six)
+    chain = ipv6.read_chain(header.next_header, payload)
+    assert [(one.kind, [option.kind for option in ipv6.read_options(one.octets)]) for one in chain.extensions] == [(0, [5, 1]), (60, [1])]
+    assert (summarise(four).dport, summarise(six).dport) == (2, 2)
 
 
 def test_every_flipped_bit_is_seen_by_a_checksum() -> None:
@@ -99,7 +116,7 @@ def test_swarms_draw_everything() -> None:
     for word in (
         "-esn", "-seq", "-tfc", "-ph", "-lh", "-align 8", "random-pad", "unique:", "/use", "/default", "ledger", "larval", "on demand",
         "aes-gcm-16", "chacha20", "aes-ctr", "aes-cmac", "deflate", "flush", "rekey", "attack", "dummy", "nat at", "mtu at",
-        "policy for udp",
+        "policy for udp", "discard for one port", "none for ICMP", "switch at", "_deflev=2",
     ):  # fmt: skip
         count = sum(word in text for text in said)
         assert 0 < count < 300, word
