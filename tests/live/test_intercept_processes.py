@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from koura.host.sockdiag import Place
 from koura.saindex import Direction
+from tests.live.kit import namespaces
 from tests.live.kit.engine import Engine
-from tests.live.kit.programs import PATIENCE_S, Stepped, command, output, python, run, why_not
+from tests.live.kit.programs import PATIENCE_S, PRELUDE, Stepped, command, output, python, run, why_not
 
 pytestmark = pytest.mark.live
 IS_ROOT = os.geteuid() == 0
@@ -108,6 +110,35 @@ def test_a_setuid_program_keeps_its_rights_under_root(engine: Engine) -> None:
     """NO_NEW_PRIVS would take them; it is set only where the kernel insists."""
     ended = run(engine, ["grep", "-h", "NoNewPrivs", "/proc/self/status"])
     assert ended.stdout.split() == ["NoNewPrivs:", "0"]
+
+
+def test_a_program_without_room_for_a_descriptor_is_told_so(engine: Engine) -> None:
+    lines = output(engine, """
+import resource
+first = key()
+resource.setrlimit(resource.RLIMIT_NOFILE, (first.fileno() + 1,) * 2)
+print(libc.socket(AF_KEY, 3, 2), errno.errorcode[ctypes.get_errno()]); print(len(ask(first, request(7))) > 16)
+""")
+    assert lines == ["-1 EMFILE", "True"]
+
+
+@needs_root
+def test_sockets_of_another_network_namespace_are_followed_there(engine: Engine) -> None:
+    if why := namespaces.why_not():
+        pytest.skip(why)
+    with namespaces.pair("kp") as (host, _), Stepped(engine, f"""
+os.execvp("ip", ["ip", "netns", "exec", "{host}", sys.executable, "-c", INSIDE])
+""".replace("INSIDE", repr(PRELUDE + """
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.setsockopt(*IP, policy(1)); step(cookie(u))
+u.bind(("192.0.2.1", 4711)); step("bound")
+u.close(); step("closed")
+"""))) as program:
+        number = int(program.line())
+        assert program.step() == "bound"
+        assert engine.wait(lambda: engine.places.get(number) == Place(bytes((192, 0, 2, 1)), 4711))
+        assert program.step() == "closed"
+        assert engine.wait(lambda: number not in engine.places)
+        program.step()
 
 
 # -- what kind of program ----------------------------------------------------------------------------------------------------

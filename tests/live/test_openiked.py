@@ -17,7 +17,7 @@ from koura.sadb.association import Association
 from koura.saindex import Direction, Mode, Protocol
 from koura.traffic.outcome import Deliver, Forward, Held
 from koura.wire import ipv4, ipv6
-from tests.live.kit import namespaces
+from tests.live.kit import namespaces, nat
 from tests.live.kit.engine import Engine
 from tests.live.kit.programs import PATIENCE_S, command, why_not
 from tests.unit.traffic.kit import datagram
@@ -42,6 +42,15 @@ class Case:
     extra: str = ""
     flow: str = ""
     options: tuple[str, ...] = ("-T",)
+    ends: tuple[tuple[str, str], ...] = ()
+
+    def end(self, side: int) -> tuple[str, str]:
+        """The outer addresses as one side knows them: its own first."""
+        return self.ends[side] if self.ends else (self.outer[side], self.outer[1 - side])
+
+    @property
+    def is_encapsulated(self) -> bool:
+        return bool(self.ends) or "-t" in self.options
 
     @property
     def outer(self) -> tuple[str, str]:
@@ -64,7 +73,7 @@ class Case:
         words = [
             "ikev2", '"test"', ("active", "passive")[side], "ipcomp" if self.kind == "ipcomp" else "",
             "transport" if self.is_transport else "", "ah" if self.kind == "ah" else "esp", ports,
-            f"local {self.outer[side]} peer {self.outer[1 - side]}", f"childsa {self.childsa}" if self.childsa else "",
+            "local {} peer {}".format(*self.end(side)), f"childsa {self.childsa}" if self.childsa else "",
             f"srcid {names[side]} dstid {names[1 - side]}", self.extra, f'psk "{SECRET}"',
         ]  # fmt: skip
         return " ".join(word for word in words if word) + "\n"
@@ -199,14 +208,14 @@ def check(case: Case, sides: tuple[Side, Side]) -> None:
         assert a.index.mode == (Mode.TUNNEL if is_tunnel else Mode.TRANSPORT)
         if a.index.protocol is not Protocol.IPCOMP:
             assert (a.encryption.name if a.encryption else "", a.integrity.name if a.integrity else "") == (case.cipher, case.integrity)
-            assert (a.encapsulation is not None) == (case.options == ("-t",))
+            assert (a.encapsulation is not None) == case.is_encapsulated
     if case.kind == "ipcomp":
         for side in sides:
             side.engine.mend_ipcomp_policies()
     for sender in (0, 1):
         wire = send(case, sides, sender)
         protocol = wire[6] if case.is_v6 else wire[9]
-        assert protocol == (17 if case.options == ("-t",) else {"ah": 51}.get(case.kind, 50))
+        assert protocol == (17 if case.is_encapsulated else {"ah": 51}.get(case.kind, 50))
 
 
 def run_case(case: Case, hosts: tuple[str, str], tmp_path: Path) -> None:
@@ -236,6 +245,42 @@ def test_two_iked_connect_two_engines(case: Case, hosts: tuple[str, str], tmp_pa
 @pytest.mark.parametrize("case", MORE, ids=lambda case: case.name)
 def test_two_iked_connect_two_engines_otherwise(case: Case, hosts: tuple[str, str], tmp_path: Path) -> None:
     run_case(case, hosts, tmp_path)
+
+
+@pytest.mark.covers("M12")
+def test_through_a_nat_both_have_sas_in_udp_with_the_translated_ports(tmp_path: Path) -> None:
+    if why := why_not() or nat.why_not():
+        pytest.skip(why)
+    if not os.access(IKED, os.X_OK):
+        pytest.skip("no iked here (Debian: openiked)")
+    case = Case("nat", options=(), ends=(("10.88.0.2", "192.0.2.2"), ("192.0.2.2", "any")))
+    with nat.path("kn") as hosts, connection(case, hosts, tmp_path) as sides:
+        inner, outer = ({sa.agreement.spi: sa.agreement for sa in side.sas()} for side in sides)
+        assert set(inner) == set(outer)
+        for spi, mine in inner.items():
+            theirs = outer[spi]
+            assert (mine.encryption_key, mine.integrity_key) == (theirs.encryption_key, theirs.integrity_key)
+            assert mine.encapsulation is not None and theirs.encapsulation is not None
+            is_outbound = mine.index.src == parse("10.88.0.2")
+            assert (theirs.index.src if is_outbound else theirs.index.dst) == parse("192.0.2.1")
+            assert (mine.encapsulation.sport if is_outbound else mine.encapsulation.dport) == 4500
+            assert (theirs.encapsulation.dport if is_outbound else theirs.encapsulation.sport) == 4500
+        clear = packet(case, 0)
+        sealed = sides[0].engine.outbound(clear)
+        assert isinstance(sealed, Forward)
+        (wire,) = sealed.packets
+        opened = sides[1].engine.inbound(translated(wire, outer, sides[1]))
+        assert isinstance(opened, Deliver) and opened.packet == clear
+
+
+def translated(wire: bytes, outer: dict[int, Agreement], side: Side) -> bytes:
+    """An IPv4 packet as it leaves the NAT: the source as the outer host's SA has it."""
+    header, body = ipv4.read(wire)
+    assert header.protocol == 17
+    inbound = next(one for one in outer.values() if one.index.dst == parse("192.0.2.2"))
+    assert inbound.encapsulation is not None
+    seen = ipv4.Header(inbound.index.src, header.dst, 17, identification=header.identification)
+    return ipv4.write(seen, inbound.encapsulation.sport.to_bytes(2, "big") + body[2:])
 
 
 def spis(side: Side) -> set[int]:
