@@ -2,7 +2,6 @@
 
 import json
 import os
-import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -15,30 +14,20 @@ import click
 
 from koura.cli.main import BAD_DATA, DONE, USAGE, Failed
 from koura.errors import Malformed
+from koura.host.entropy import System
 from koura.moment import Moment
 from koura.replay import describe
 from koura.replay.load import load
 from koura.replay.player import Played, Player, moment_of
 from koura.replay.summary import Summary
-from koura.setkey.faults import BadScript, Fault
+from koura.setkey.faults import BadScript, Fault, fault_at
 from koura.setkey.parse import Script, parse
+from koura.setkey.statements import Add
 from koura.stack import Stack
 from koura.wire import capture
 from koura.wire.capture import Record
 
 _PIPE = "-"
-
-
-class _Dice:
-    """The operating system's entropy: what --out seals may be sent one day, so its IVs must be fresh."""
-
-    def octets(self, count: int) -> bytes:
-        """`count` unpredictable octets."""
-        return secrets.token_bytes(count)
-
-    def below(self, limit: int) -> int:
-        """A number of 0 <= n < limit."""
-        return secrets.randbelow(limit)
 
 
 def _time(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Moment | None:
@@ -76,7 +65,7 @@ def command(
     voice = _Voice(is_json=is_json, is_verbose=verbose, is_aside=target == _PIPE)
     try:
         parsed = _read_script(script)
-        _tell(parsed.warnings, "warning: ")
+        _tell((*parsed.warnings, *_weak(parsed)), "warning: ")
         return _replay(parsed, is_outbound, at, (source, target), voice)
     except BadScript as bad:
         _tell(bad.faults)
@@ -162,10 +151,23 @@ class _Voice:
 
 def _stack(script: Script, at: Moment) -> Stack:
     """Raises BadScript for what is wrong with the script, or refused of what it wants to be there."""
-    stack, refused = load(script, _Dice(), at)
+    # What --out seals may be sent one day, so its IVs are the operating system's dice.
+    stack, refused = load(script, System(), at)
     if lasting := tuple(refusal.fault for refusal in refused if refusal.is_lasting):
         raise BadScript(lasting)
     return stack
+
+
+def _weak(script: Script) -> tuple[Fault, ...]:
+    """A warning for each weak algorithm, where it is used first. They are taken all the same: it is an old capture that is read."""
+    found: dict[str, Fault] = {}
+    for statement in script.statements:
+        if isinstance(statement, Add):
+            span, word = statement.span, "update" if statement.is_update else "add"
+            for row in (statement.terms.encryption, statement.terms.integrity):
+                if row is not None and row.is_weak and row.name not in found:
+                    found[row.name] = fault_at(script.source, span.start, span.start + len(word), f"{row.name} is weak: {row.warning}")
+    return tuple(found.values())
 
 
 def _tell(faults: tuple[Fault, ...], word: str = "") -> None:

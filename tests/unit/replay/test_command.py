@@ -282,6 +282,14 @@ def test_what_was_to_be_away_may_be_away(desk: Desk) -> None:
     assert desk.replay(script, pcap((1, CLEAR)), "--in").packets == [CLEAR]
 
 
+def test_a_weak_algorithm_has_a_warning_once(desk: Desk) -> None:
+    sa = f"add 192.0.2.1 192.0.2.2 esp %s -E 3des-cbc 0x{'ab' * 24} -A hmac-sha2-256 0x{'ab' * 32};\n"
+    ran = desk.replay(sa % "0x1000" + sa % "0x1001", pcap((1, CLEAR)), "--in")
+    assert ran.packets == [CLEAR]
+    assert "peer.conf:1:1: warning: 3des-cbc is weak: 64-bit blocks: collisions after 32 GiB (RFC 8221 §5)\n" in ran.err
+    assert ran.err.count("warning") == 1
+
+
 def test_a_script_of_octets_that_are_no_text(desk: Desk) -> None:
     conf = desk.file("latin.conf", b"# caf\xe9\nflush;\n\xff;\n")
     assert run(koura_command, "koura", ["replay", "-f", conf, "--in", str(CAPTURE), str(desk.target)]) == BAD_DATA
