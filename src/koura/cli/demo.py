@@ -1,4 +1,4 @@
-"""`koura demo`: the simulator's four machines, told on a terminal, with the files to look into. docs/demo.md."""
+"""`koura demo`: the simulator's four machines, told on a terminal, with the files to look into."""
 
 import shutil
 import sys

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from koura.entropy import Entropy
 from koura.errors import Bug
 from koura.moment import NS_PER_S
+from koura.notices import PeerMoved
 from koura.pfkey import extensions as x
 from koura.pfkey.dialect import FREEBSD
 from koura.pfkey.message import Message
@@ -23,7 +24,7 @@ from koura.setkey.run import messages
 from koura.sim.link import MILLISECOND_NS
 from koura.sim.node import Node
 from koura.sim.plan import StepPlan
-from koura.sim.scene import BEHIND4, NATT_PORT, Scene
+from koura.sim.scene import BEHIND4, NAT4, NATT_PORT, Scene
 from koura.sim.world import Box
 
 GRACE_NS = 300 * MILLISECOND_NS  # shorter than what is left of a lifetime at its soft limit: nothing is sent on an SA to its last moment
@@ -200,8 +201,16 @@ class KeyManager:
         """The beginning of a command. A NAT shows a key manager's own packets at the port where it shows everything by now."""
         scene = self._scene
         if scene.nat is not None:
-            scene.ports["a"] = scene.nat.ports().get((BEHIND4, NATT_PORT), scene.ports["a"])
+            old = scene.ports["a"]
+            scene.ports["a"] = scene.nat.ports().get((BEHIND4, NATT_PORT), old)
+            if scene.ports["a"] != old:
+                self._moved(old, scene.ports["a"])
         return " ".join((*self._scene.sa_ends(node, sender), step.protocol))
+
+    def _moved(self, old_port: int, port: int) -> None:
+        """Our own packets came from elsewhere than the SAs say: those that are there follow. RFC 3947 §5.2."""
+        node, world = self._scene.b, self._scene.world
+        world.put(node, node.notice(PeerMoved(NAT4, old_port, NAT4, port), world.at))
 
     def _new_spi(self, step: StepPlan) -> int:
         return 256 + self._dice.below(0xF000 if step.protocol == "ipcomp" else 0x0FFFFF00)

@@ -1,6 +1,7 @@
 """The simulated world's own parts: links, the NAT, time, transfers, stories. A simulator that is wrong finds nothing."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +17,7 @@ from koura.sim.parts import Interface
 from koura.sim.plan import Shape, draw
 from koura.sim.transfer import Tcp, transfer
 from koura.sim.world import World
-from koura.wire import checksum, ipv4, ipv6, udp
+from koura.wire import capture, checksum, ipv4, ipv6, udp
 from koura.wire.summary import summarise
 
 AT = Moment.of_s(1_800_000_000)
@@ -122,15 +123,20 @@ def test_swarms_draw_everything() -> None:
         assert 0 < count < 300, word
 
 
-def test_the_command_runs_seeds_and_tells_one(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_runs_seeds_and_tells_one(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert run(koura_command, "koura", ["sim", "--seeds", "2:4"]) == 0
     assert capsys.readouterr().out.endswith("all checks hold in 2 seeds\n")
-    assert run(koura_command, "koura", ["sim", "--seed", "3"]) == 0
+    assert run(koura_command, "koura", ["sim", "--seed", "3", "-o", str(tmp_path / "seen.pcap")]) == 0
+    with (tmp_path / "seen.pcap").open("rb") as file:
+        assert len(list(capture.read(file))) > 100
     told = capsys.readouterr().out
     assert told.startswith("seed 3: ")
     assert "all checks hold" in told
     assert run(koura_command, "koura", ["sim", "--seeds", "4:4"]) == 64
     assert capsys.readouterr().err.startswith("koura sim: ")
+    assert run(koura_command, "koura", ["sim", "-v"]) == 64
+    assert run(koura_command, "koura", ["sim", "--seed", "3", "-o", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.endswith("is a directory\n")
 
 
 def test_a_seed_that_fails_is_told_with_its_number(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
