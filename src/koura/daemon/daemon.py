@@ -7,6 +7,7 @@ HUP, `koura` reload: the file again; what it refuses changes nothing. TERM, INT,
 import os
 import signal
 import socket
+import stat
 import sys
 import syslog
 from collections.abc import Callable, Mapping
@@ -251,10 +252,7 @@ class Daemon:
             raise Refused(Errno.EINVAL, f"no dialect {name}; there are: {', '.join(dialects.DIALECTS)}")
         if asked.descriptor is None:
             raise Refused(Errno.EINVAL, "adopt: no descriptor came along")
-        end = socket.socket(fileno=os.dup(asked.descriptor))
-        if (end.family, end.type) != (socket.AF_UNIX, socket.SOCK_SEQPACKET):
-            end.close()
-            raise Refused(Errno.EPROTOTYPE, "adopt: the descriptor is no SOCK_SEQPACKET socket")
+        end = _own(asked.descriptor)
         who = Opened(
             name, int(str(told["pid"])), int(str(told["uid"])), told.get("is_privileged", True) is True, str(told.get("command", "")),
         )  # fmt: skip
@@ -275,6 +273,16 @@ def _accept(listener: socket.socket, accept: Callable[[socket.socket], None], _e
         accept(end)
     except Refused as error:
         log(syslog.LOG_WARNING, f"a connection was refused: {error.why}")
+
+
+def _own(descriptor: int) -> socket.socket:
+    """Our own copy of a key socket's end. Raises Refused."""
+    if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+        end = socket.socket(fileno=os.dup(descriptor))
+        if (end.family, end.type) == (socket.AF_UNIX, socket.SOCK_SEQPACKET):
+            return end
+        end.close()
+    raise Refused(Errno.EPROTOTYPE, "adopt: the descriptor is no SOCK_SEQPACKET socket")
 
 
 def _whole(parts: tuple[bytes, ...]) -> Mapping[str, Value]:

@@ -117,7 +117,7 @@ class Keeper:
             return
         self._stillborn = 0 if self._is_ready else self._stillborn + 1
         self._is_ready = False
-        for client in self._state.clients.values():
+        for client in self.clients:  # one that cannot be written to goes meanwhile
             client.engine_ended()
         log(syslog.LOG_ERR, f"the engine ended (wait status {status}); its clients stay, another one starts")
         self._give_up_poison()
@@ -131,7 +131,7 @@ class Keeper:
 
     def _give_up_poison(self) -> None:
         """Requests that engines die of are answered here."""
-        for client in tuple(self._state.clients.values()):
+        for client in self.clients:
             talk = client.talk
             if talk.request is None:
                 continue
@@ -163,10 +163,11 @@ class Keeper:
                 if number in clients:
                     clients[number].deliver(body)
             elif kind == Kind.ANSWER:
-                if number in clients:
+                client = clients.get(number)
+                if client is not None:
                     errno, has_dump = ANSWER.unpack_from(body)
-                    clients[number].answered(errno, bool(has_dump), body[ANSWER.size :].decode())
-                    answered.append(clients[number])
+                    answered.append(client)
+                    client.answered(errno, bool(has_dump), body[ANSWER.size :].decode())
             elif kind == Kind.PULLED:
                 if number in clients:
                     clients[number].pulled(unpack(body[1:]), bool(body[0]))
@@ -216,7 +217,9 @@ class Keeper:
         self._tell_opened(client)
 
     def reopened(self, client: Client) -> None:
-        """A client chose its dialect, before anything else."""
+        """A client chose its dialect, before anything else; it may be gone already."""
+        if client.number not in self._state.clients:
+            return
         self._send(Record(Kind.CLOSED, client.number))
         self._tell_opened(client)
 
