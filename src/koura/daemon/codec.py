@@ -7,6 +7,7 @@ stays in the daemon's locked memory and is never put on disk.
 
 import dataclasses
 import json
+import operator
 import types
 import typing
 from collections.abc import Callable
@@ -99,9 +100,16 @@ def _record(kind: type[Any]) -> tuple[_Write, _Read]:
     hints = typing.get_type_hints(kind)
     names = [field.name for field in dataclasses.fields(kind) if field.init]
     writes, reads = zip(*(_pair(hints[name]) for name in names), strict=True)
-    columns = list(zip(names, writes, strict=True))
+    take = operator.attrgetter(*names)
+    converted = [(place, one) for place, one in enumerate(writes) if one is not _same]
+
+    def write_record(record: Any) -> Any:
+        values = list(take(record)) if len(names) > 1 else [take(record)]
+        for place, one in converted:
+            values[place] = one(values[place])
+        return values
 
     def read_record(values: list[Any]) -> Any:
         return kind(*(one(value) for one, value in zip(reads, values, strict=True)))
 
-    return (lambda record: [one(getattr(record, name)) for name, one in columns]), read_record
+    return write_record, read_record

@@ -21,10 +21,10 @@ from koura.daemon.verbs import Verbs
 from koura.errors import Bug
 from koura.fast import drivers
 from koura.fast.path import FastPath
+from koura.host import memory
 from koura.host.clock import Clock
 from koura.host.entropy import System
 from koura.host.loop import Loop, Timer
-from koura.host.memory import Shared
 from koura.moment import Moment
 from koura.notices import KeySocketGone, KeySocketOpened
 from koura.stack import Stack
@@ -38,10 +38,10 @@ class Engine:
     """One engine at its end of the link."""
 
     def __init__(
-        self, loop: Loop, end: socket.socket, memory: Shared, clock: Clock, incarnation: int, opened: tuple[End, ...] = ()
+        self, loop: Loop, end: socket.socket, shared: memory.Shared, clock: Clock, incarnation: int, opened: tuple[End, ...] = ()
     ) -> None:
         self._loop = loop
-        self._memory = memory
+        self._memory = shared
         self._clock = clock
         self._incarnation = incarnation
         self._ends = opened
@@ -123,8 +123,11 @@ class Engine:
             self._host_says(asked)
             self._tell([Record(Kind.REPLY, record.number, pack(()))])
             return
+        is_load = asked["do"] == "load"
         replies, events = self._alive.verbs.do(asked, self._clock.now())
         self._tell([Record(Kind.REPLY, record.number, pack(replies))], events)
+        if is_load:
+            memory.give_back()  # the stack that the file ran on, and its text
 
     def _host_says(self, asked: dict[str, object]) -> None:
         """Which addresses are ours, how large packets may be. Only then packets are read: everything was restored before."""

@@ -1,12 +1,22 @@
-"""Memory for hot blocks that outlives the process which writes it: a memfd in chunks that never move. docs/architecture.md §4.
+"""Memory of the process, and memory for hot blocks that outlives it: a memfd in chunks that never move. docs/architecture.md §4.
 
 The keeper makes it and keeps it open; each engine maps it. It holds counters and IVs, no key.
 """
 
+import ctypes
+import gc
 import mmap
 import os
 
 from koura.sadb.hot import CHUNK_OCTETS, Arena
+
+
+def give_back() -> None:
+    """Much was freed just now: the system gets it back. Only glibc can; elsewhere it stays with us."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def create() -> int:
