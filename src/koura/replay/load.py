@@ -5,6 +5,7 @@ from koura.moment import Moment
 from koura.notices import KeySocketGone, KeySocketOpened
 from koura.setkey.parse import Script
 from koura.setkey.run import Answered, Refusal, run
+from koura.settings import Settings
 from koura.stack import Answer, Stack
 
 _SOCKET = 1
@@ -16,7 +17,8 @@ def load(script: Script, entropy: Entropy, at: Moment) -> tuple[Stack, tuple[Ref
     Every address is the stack's own. Hosts must be numbers: nothing is looked up. Raises BadScript, before anything is done.
     Answers to `get`, `dump` and `spddump` are dropped.
     """
-    stack = Stack(entropy)
+    # No key manager will ever bring an SA that is missing: nothing waits for one.
+    stack = Stack(entropy, Settings(acquire_hold=0))
     stack.notice(KeySocketOpened(_SOCKET, "freebsd", 0, True), at)
     refused = run(script, lambda octets: _answered(stack.control(_SOCKET, octets, at)))
     stack.notice(KeySocketGone(_SOCKET), at)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from koura.cli.main import BAD_DATA, FAILED, USAGE, koura_command, run
+from koura.traffic.fragments import split
 from koura.wire import capture, ipv4, udp
 from tests.vectors.linux import convert
 from tests.vectors.linux.load import HERE, Case, cases
@@ -169,6 +170,53 @@ def test_a_link_type_that_is_not_known_is_named_as_such(desk: Desk) -> None:
 def test_a_links_padding_is_no_part_of_the_packet(desk: Desk) -> None:
     ran = desk.replay("", pcap((1, bytes(12) + b"\x08\0" + CLEAR + bytes(10)), linktype=1), "--in")
     assert ran.packets == [CLEAR]
+
+
+# -- out -----------------------------------------------------------------------------------------------------------------
+
+TUNNEL = (
+    f"add 192.0.2.1 192.0.2.2 esp 0x1000 -m tunnel -E aes-gcm-16 0x{'3c' * 20};\n"
+    "spdadd 10.0.0.0/8 10.0.0.0/8 udp -P out ipsec esp/tunnel/192.0.2.1-192.0.2.2/require;\n"
+    "spdadd 10.0.0.0/8 10.0.0.0/8 tcp -P out discard;\n"
+)
+
+
+def inside(octets: int, protocol: int = 17) -> bytes:
+    """A packet of the protected nets."""
+    src, dst = bytes((10, 1, 0, 1)), bytes((10, 2, 0, 1))
+    return ipv4.write(ipv4.Header(src, dst, protocol, identification=octets), udp.write_checked(src, dst, 7, 7, bytes(octets)))
+
+
+@pytest.mark.covers("R21", "R25")
+@pytest.mark.reason("ok.forwarded", "ok.bypassed", "policy.out.discard")
+def test_out_protects_discards_and_lets_pass(desk: Desk) -> None:
+    ran = desk.replay(TUNNEL, pcap((1, inside(50)), (2, inside(50, 6)), (3, CLEAR)), "--out", "--json")
+    assert json.loads(ran.out)["reasons"] == {"ok.forwarded": 1, "policy.out.discard": 1, "ok.bypassed": 1}
+    assert ran.packets[1] == CLEAR
+    assert ran.times_ns == [1_000_000_000, 3_000_000_000]
+    back = desk.replay(TUNNEL, pcap((1, ran.packets[0])), "--in")
+    assert back.packets == [inside(50)]
+
+
+@pytest.mark.reason("sa.none.out")
+def test_out_without_an_sa_says_so(desk: Desk) -> None:
+    script = TUNNEL.partition("\n")[2]
+    ran = desk.replay(script, pcap(*((second, inside(50)) for second in range(1, 101))), "--out", "--json")
+    assert json.loads(ran.out)["reasons"] == {"sa.none.out": 100}
+
+
+def test_out_takes_fragments_as_one_packet(desk: Desk) -> None:
+    """A tunnel carries pieces of the size they came in; what stays in clear leaves as it came; nothing before the last one is there."""
+    pieces = split(inside(3000), 1400, 0)
+    clear = tuple(piece[:12] + bytes((192, 0, 2, 7)) + piece[16:] for piece in pieces)
+    clear = tuple(ipv4.write(*ipv4.read(piece)) for piece in clear)
+    frames = [(1 + number, piece) for number, piece in enumerate(pieces + clear)]
+    ran = desk.replay(TUNNEL, pcap(*frames), "--out", "--json")
+    assert json.loads(ran.out)["reasons"] == {"held.fragment": 4, "ok.forwarded": 1, "ok.bypassed": 1}
+    assert (len(ran.packets), tuple(ran.packets[3:])) == (6, clear)
+    assert ran.times_ns == [3_000_000_000] * 3 + [6_000_000_000] * 3
+    back = desk.replay(TUNNEL, pcap(*((1, packet) for packet in ran.packets[:3])), "--in")
+    assert back.packets == [inside(3000)]
 
 
 # -- time ----------------------------------------------------------------------------------------------------------------
