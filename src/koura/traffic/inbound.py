@@ -149,7 +149,7 @@ class Inbound:
                 if sa_or_none is None:
                     return _Clear(packet, summary, history, fragment_octets)
                 parted = place.for_input(packet)
-                packet, applied = self._strip(parted, sa_or_none, summary.src, at), _applied(sa_or_none, True, summary.src)
+                packet, applied = self._strip(parted, sa_or_none, summary.src, plane.context(at)), _applied(sa_or_none, True, summary.src)
             history = (*history, applied)
             fragment_octets = 0
 
@@ -183,7 +183,7 @@ class Inbound:
             plane.sadb.use(sa, len(opened.packet), at)  # It authenticated: the SA was used, whatever becomes of the packet.
             raise Discarded(_INNER[found.protocol], sa)
         if is_tunnel:
-            packet = self._strip(opened.place, sa, found.src, at)
+            packet = self._strip(opened.place, sa, found.src, context)
         else:
             packet = opened.packet
             if sa.agreement.encapsulation is not None:
@@ -193,14 +193,14 @@ class Inbound:
         plane.sadb.use(sa, len(packet), at)
         return packet, _applied(sa, is_tunnel, found.src)
 
-    def _strip(self, parted: place.Place, sa: Association, src: bytes, at: Moment) -> bytes:
+    def _strip(self, parted: place.Place, sa: Association, src: bytes, context: base.Context) -> bytes:
         """Step 6: enc, the tunnel's header off (ECN), enc."""
         plane = self._plane
         index = sa.agreement.index
         if plane.settings.check_tunnel_source and any(index.src) and src != index.src:
             raise Discarded(TUNNEL_SOURCE, sa)
         plane.show_inbound(_BEFORE, sa, parted)
-        inner = tunnel.strip(parted, plane.context(at), sa)
+        inner = tunnel.strip(parted, context, sa)
         plane.show_inbound(_AFTER, sa, inner)
         return inner
 

@@ -49,6 +49,7 @@ _UNTOUCHED = frozenset((
 ))  # fmt: skip
 _NAMES = {Protocol.ESP: "esp", Protocol.AH: "ah", Protocol.IPCOMP: "ipcomp"}
 _INPUT = {int(protocol): f"{name}.input" for protocol, name in _NAMES.items()}
+_IBYTES = {protocol: f"{name}.ibytes" for protocol, name in _NAMES.items()}
 
 
 class Tally:
@@ -90,9 +91,9 @@ class Tally:
         """A whole packet was handed to the cipher, what became of it or not: how much of it is payload. `end`: how it ended there."""
         if end is not None and end.reason in _UNTOUCHED:
             return
-        name = _NAMES[sa.agreement.index.protocol]
-        self.counters.add(f"{name}.ibytes", max(place.payload_octets(packet, place.for_input) - _around(sa), 0))
-        self._histogram(name, sa)
+        protocol = sa.agreement.index.protocol
+        self.counters.add(_IBYTES[protocol], max(place.payload_octets(packet, place.for_input) - _around(sa), 0))
+        self._histogram(_NAMES[protocol], sa)
 
     def sealed(self, sa: Association, before: bytes, after: bytes, settings: Settings) -> None:
         """A transform is done with a packet; IPComp may have left it alone."""

@@ -161,7 +161,7 @@ def test_a_failure_counts_for_the_stack_and_on_its_sa() -> None:
     assert sa.failures == {"esp.icv": 1}
 
 
-@pytest.mark.covers("M5", "R16", "R18")
+@pytest.mark.covers("R16", "R18")
 def test_a_tunable_takes_effect_with_the_next_packet_and_moves_the_generation() -> None:
     host = Host()
     before = host.stack.spd.generation
