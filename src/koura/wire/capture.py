@@ -93,7 +93,8 @@ class _Interface:
     offset_s: int
 
     def ns(self, ticks: int) -> int:
-        return self.offset_s * 1_000_000_000 + ticks * 1_000_000_000 // self.ticks_per_s
+        """Nanoseconds since 1970; an offset that leads before it gives 0."""
+        return max(self.offset_s * 1_000_000_000 + ticks * 1_000_000_000 // self.ticks_per_s, 0)
 
 
 def _read_pcapng(source: _Counted) -> Iterator[Record]:
@@ -185,7 +186,8 @@ def network(linktype: int, frame: bytes) -> bytes | None:
     if linktype == SLL:
         return _behind_ethertype(frame, 14)
     if linktype == SLL2:
-        return frame[20:] if frame[:2] in (b"\x08\x00", b"\x86\xdd") else None
+        # The protocol stands in front; a VLAN's tag and the type behind it are the first of the payload.
+        return _behind_ethertype(frame[:2] + frame[20:], 0)
     head = {NULL: 4, LOOP: 4, ENC: 12}.get(linktype)
     if head is None:
         return None
