@@ -199,6 +199,18 @@ NATT_CHECKSUM = Ending("natt.checksum", _PEER, "the checksum inside is wrong, NA
 NATT_UDP_CHECKSUM = Ending("natt.udp.checksum", _PEER, "the UDP header around ESP or IKE has a wrong checksum", rfc="RFC 1122 §4.1.3.4")
 NATT_UDP = Ending("natt.udp", _PEER, "the UDP header around ESP is impossible", rfc="RFC 3948 §2.1", bsd="esps_hdrops")
 
+# -- TCP-MD5 ------------------------------------------------------------------------------------------------------------
+TCPMD5_MISSING = Ending("tcpmd5.missing", _ATT, "a TCP segment without signature, where the SAD has a key for its pair of addresses",
+                        rfc="RFC 2385 §2.0", bsd="tcps_sig_err_nosigopt")
+TCPMD5_BAD = Ending("tcpmd5.bad", _ATT, "the signature does not match: forged, changed on the way, or another key",
+                    rfc="RFC 2385 §2.0", bsd="tcps_sig_rcvbadsig")
+TCPMD5_OPTIONS = Ending("tcpmd5.options", _PEER, "the TCP header's options are no list with at most one signature", rfc="RFC 9293 §3.1",
+                        bsd="tcps_sig_err_sigopt")
+TCPMD5_ROOM = Ending("tcpmd5.room", _LOC, "a TCP segment that must be signed has no room for it", rfc="RFC 2385 §4.3",
+                     bsd="tcps_sig_err_buildsig")
+TCPMD5_FRAGMENT = Ending("tcpmd5.fragment", _LOC, "a fragment of a TCP segment that must be signed: only whole segments can be",
+                         rfc="RFC 2385 §2.0", bsd="tcps_sig_err_buildsig")
+
 # -- size, filters, the rest --------------------------------------------------------------------------------------------
 PMTU_LOCAL = Ending("pmtu.local", _LOC, "larger than the path takes once protected, and may not be fragmented",
                     rfc="RFC 4301 §8.2", bsd="ips_out_inval", xfrm="XfrmOutError")

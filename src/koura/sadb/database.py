@@ -45,6 +45,7 @@ class Database:
         self._order = 0
         self._windows_octets = 0
         self.generation = 0
+        self.tcp_keys = 0  # how many SAs are keys of TCP-MD5: without any, nobody looks at TCP
         self.noted: Callable[[Association], None] = _nobody
         self.relation_changed: Callable[[SaIndex], None] = _nobody
 
@@ -180,6 +181,7 @@ class Database:
         del self._slots[sa.slot]
         self._relations.drop(sa, sa.agreement.index)
         self._count_port(sa.agreement, -1)
+        self.tcp_keys -= sa.agreement.index.protocol is Protocol.TCP
         if sa.state is not State.DEAD:
             sa.happen(Happened.DELETED)
         if sa.window is not None:
@@ -263,6 +265,7 @@ class Database:
         self._all[_key_of(sa.agreement)] = sa
         self._slots[sa.slot] = sa
         self._count_port(sa.agreement, 1)
+        self.tcp_keys += sa.agreement.index.protocol is Protocol.TCP
         self.relation_changed(sa.agreement.index)
         if sa.window is not None:
             self._windows_octets += 8 * words_for(sa.window.packets)

@@ -170,7 +170,7 @@ class Stack:
     def outbound(self, packets: Iterable[bytes], at: Moment, origin: Origin = LOCAL) -> Results:
         """Packets about to leave: one outcome each."""
         self._tick(at)
-        if self._fast is not None:
+        if self._fast is not None and not self.sadb.tcp_keys:
             outcomes = self._fast_outbound(self._fast, list(packets), origin, at)
         else:
             outcomes = [self._outbound.send(packet, origin, at) for packet in packets]
@@ -179,7 +179,7 @@ class Stack:
     def inbound(self, packets: Iterable[bytes], at: Moment) -> Results:
         """Packets that arrived: one outcome each."""
         self._tick(at)
-        if self._fast is not None:
+        if self._fast is not None and not self.sadb.tcp_keys:
             outcomes = self._fast_inbound(self._fast, list(packets), at)
         else:
             outcomes = [self._inbound.receive(packet, at) for packet in packets]

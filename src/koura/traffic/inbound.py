@@ -42,7 +42,7 @@ from koura.saindex import Direction, Mode, Protocol
 from koura.spd.entry import Entry
 from koura.spd.policy import Action
 from koura.spd.selector import Flow
-from koura.traffic import icmp, verify
+from koura.traffic import icmp, tcpkeys, verify
 from koura.traffic.demultiplex import Found, Kind, associate, demultiplex
 from koura.traffic.flow import flow_of, is_neighbour_discovery
 from koura.traffic.hold import Holds, Waiting
@@ -54,6 +54,7 @@ from koura.xform import base, natt, place, tunnel
 
 _BEFORE, _AFTER = 1, 2
 _IPIP = (4, 41)
+_TCP = 6
 _PROTECTING = (Protocol.ESP, Protocol.AH, Protocol.IPCOMP)
 _INNER = {Protocol.ESP: ESP_INNER, Protocol.AH: AH_INNER, Protocol.IPCOMP: IPCOMP_INNER}
 _History = tuple[Applied, ...]
@@ -261,6 +262,8 @@ class Inbound:
                 verify.check(entry.policy, history, flow, settings)
         elif settings.check_policy_history and not self._is_permitted(packet, history, flow):
             raise Discarded(POLICY_IN_SELECTOR)
+        if plane.sadb.tcp_keys and summary.protocol == _TCP and plane.is_ours(flow.dst):
+            packet = tcpkeys.verified(plane, packet, summary, at)
         skips_filter = bool(history) and not settings.of(packet[0] >> 4).filtertunnel
         return Deliver(packet, history, fragment_octets, skips_filter)
 

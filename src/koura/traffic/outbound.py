@@ -1,6 +1,6 @@
 """A packet on its way out: policy, SAs, transforms, size. RFC 4301 §5.1; processing.md §2.
 
-    1 summary, fragments put together      5 sizes: does the protected packet fit, may something be cut (size)
+    1 summary, TCP-MD5, fragments joined      5 sizes: does the protected packet fit, may something be cut (size)
     2 policy: socket's, SPD, default       for each step, the first request innermost:
     3 bypass or discard                    6 enc BEFORE, wrap, enc AFTER
     4 the SAs of its requests (bundle)     7 transform, account, UDP around ESP
@@ -44,7 +44,7 @@ from koura.settings import Settings
 from koura.spd.entry import Entry
 from koura.spd.policy import Action
 from koura.spd.selector import Flow
-from koura.traffic import bundle, icmp, size
+from koura.traffic import bundle, icmp, size, tcpkeys
 from koura.traffic.bundle import Step
 from koura.traffic.flow import flow_of, is_neighbour_discovery
 from koura.traffic.fragments import split
@@ -56,6 +56,7 @@ from koura.wire.summary import summarise
 from koura.xform import base, esp, natt, place, tunnel
 
 _BEFORE, _AFTER = 1, 2
+_TCP = 6
 
 
 class Outbound:
@@ -150,6 +151,8 @@ class Outbound:
             summary = summarise(packet)
         except Malformed as fault:
             raise Discarded(IP_MALFORMED) from fault
+        if plane.sadb.tcp_keys and summary.protocol == _TCP and not origin.is_forwarded:
+            packet, summary = tcpkeys.signed(plane, packet, summary, at)
         if not self._is_policed(summary.version, origin):
             return Bypass(self._as_it_came(packet, origin))
         if summary.is_fragment:
