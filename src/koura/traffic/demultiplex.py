@@ -32,7 +32,7 @@ from koura.reasons import (
     Discarded,
     Ending,
 )
-from koura.sadb.association import Association
+from koura.sadb.association import Association, State
 from koura.sadb.database import Database
 from koura.saindex import Protocol
 from koura.settings import Settings
@@ -103,7 +103,7 @@ def associate(found: Found, sadb: Database, settings: Settings) -> Association:
     sa = sadb.by_spi(found.dst, found.protocol, found.spi, found.src)
     if sa is None:
         raise Discarded({Protocol.ESP: ESP_NO_SA, Protocol.AH: AH_NO_SA}.get(found.protocol, IPCOMP_NO_SA))
-    if found.ports:
+    if found.ports and sa.state is not State.LARVAL:  # Ports come with the keys; what waits for those is looked at again then.
         around = sa.agreement.encapsulation
         if around is None or ((around.sport, around.dport) != found.ports and not settings.natt_roaming):
             raise Discarded(ESP_PORT, sa)

@@ -66,3 +66,35 @@ def test_the_padding_of_aes_ctr_counts_when_a_size_is_told() -> None:
     [sent] = node.send(ip.datagram(parse("10.0.0.1"), dst, 1, 2, bytes(told - 28), is_df=True), AT)
     assert 1500 - 16 < len(sent.packet) <= 1500
     assert node.send(ip.datagram(parse("10.0.0.1"), dst, 1, 2, bytes(told - 27), is_df=True), AT) == ()
+
+
+NATT = "-r 32 -E aes-gcm-16 0x000102030405060708090a0b0c0d0e0f10111213;"
+
+
+@pytest.mark.covers("M12")
+@pytest.mark.reason("held.larval")
+def test_esp_in_udp_waits_for_the_keys_of_a_larval_sa() -> None:
+    """GETSPI says nothing of ports: they come with the keys, and were compared with none before that."""
+    a, b = (Node(name, [Interface("eth0", ((address, 24),))]) for name, address in (("a", A), ("b", B)))
+    policy = "spdadd 192.0.2.1 192.0.2.2 udp -P {} ipsec esp/transport//require;"
+    assert a.setkey(f"add 192.0.2.1[4500] 192.0.2.2[4500] esp 0x1001 {NATT}" + policy.format("out"), AT) == ((), ())
+    assert b.setkey("getspi 192.0.2.1 192.0.2.2 esp 0x1001;" + policy.format("in"), AT) == ((), ())
+    b.bind(7)
+    [sent] = a.send_udp(B, 7, 7, b"early", AT)
+    assert b.receive(sent.packet, AT) == ()
+    assert (b.stack.counters["held.larval"], b.datagrams) == (1, [])
+    assert b.setkey(f"update 192.0.2.1[4500] 192.0.2.2[4500] esp 0x1001 {NATT}", AT) == ((), ())
+    assert [came.payload for came in b.datagrams] == [b"early"]
+
+
+@pytest.mark.reason("esp.port")
+def test_what_waited_for_keys_and_came_by_another_port_is_refused_then() -> None:
+    a, b = (Node(name, [Interface("eth0", ((address, 24),))]) for name, address in (("a", A), ("b", B)))
+    policy = "spdadd 192.0.2.1 192.0.2.2 udp -P out ipsec esp/transport//require;"
+    assert a.setkey(f"add 192.0.2.1[4501] 192.0.2.2[4500] esp 0x1001 {NATT}" + policy, AT) == ((), ())
+    assert b.setkey("getspi 192.0.2.1 192.0.2.2 esp 0x1001;", AT) == ((), ())
+    b.bind(7)
+    [sent] = a.send_udp(B, 7, 7, b"early", AT)
+    assert b.receive(sent.packet, AT) == ()
+    assert b.setkey(f"update 192.0.2.1[4500] 192.0.2.2[4500] esp 0x1001 {NATT}", AT) == ((), ())
+    assert (b.stack.counters["esp.port"], b.datagrams) == (1, [])
