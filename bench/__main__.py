@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable
 
-from bench import intercept, reference, scale
+from bench import intercept, pfkey, reference, scale
 from bench.machine import described
 from bench.table import Table, put
 
@@ -12,6 +12,7 @@ BENCHES: dict[str, Callable[[float], Iterable[Table]]] = {
     "reference": lambda seconds: (reference.run(seconds),),
     "scale": scale.run,
     "intercept": intercept.run,
+    "pfkey": pfkey.run,
 }
 
 

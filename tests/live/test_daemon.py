@@ -386,3 +386,32 @@ def test_what_holds_keys_cannot_be_looked_into(daemon: Running) -> None:
         status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
         if pid != daemon.pid:
             assert int(status["CapEff"], 16) == 0, "the engine has no capability"
+
+
+def test_the_service_manager_hears_of_everything(tmp_path: Path, conf: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(60)
+        environment = os.environ | {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"}
+        command = [sys.executable, "-m", "koura", "up", "-q", "--socket", str(tmp_path / "koura"), "-f", str(conf)]
+        daemon = subprocess.Popen(command, env=environment)
+
+        def hear(wanted: bytes) -> list[bytes]:
+            """Until that line comes; what came before."""
+            heard: list[bytes] = []
+            while wanted not in heard:
+                heard += manager.recv(4096).split(b"\n")
+            return heard
+
+        try:
+            assert hear(b"READY=1")[0] == b"READY=1"
+            hear(b"WATCHDOG=1")
+            daemon.send_signal(signal.SIGHUP)
+            hear(b"RELOADING=1")
+            hear(b"READY=1")
+            os.kill(daemon.pid, signal.SIGTERM)
+            hear(b"STOPPING=1")
+            assert daemon.wait(30) == 0
+        finally:
+            daemon.kill()
+            daemon.wait()

@@ -83,7 +83,8 @@ def _one(connection: Control, given: str, style: _Style, shown: dict[str, str] |
 
 
 def _rows(connection: Control, name: str) -> list[tuple[str, str, str]]:
-    """(name, value, sentence) of a name, or of everything below it."""
+    """(name, value, sentence) of a name, or of everything below it; a dot behind a branch is fine."""
+    name = name.rstrip(".")
     if name:
         try:
             reply = connection.ask("sysctl", name=name)
@@ -92,7 +93,7 @@ def _rows(connection: Control, name: str) -> list[tuple[str, str, str]]:
                 raise
         else:
             return [(name, str(reply["value"]), str(reply.get("help", "")))]
-    nodes = connection.ask("sysctl-list", prefix=name.rstrip("."))["nodes"]
+    nodes = connection.ask("sysctl-list", prefix=name)["nodes"]
     assert isinstance(nodes, list)
     return [(str(row[0]), str(row[1]), str(row[2])) for row in nodes if isinstance(row, list)]
 
