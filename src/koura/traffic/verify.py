@@ -20,11 +20,18 @@ The rules:
 4. IPComp in a tunnel that left the packet alone is plain IP in IP, whose header an SA of mode `any` around it takes off (observed
    in FreeBSD, too): such an entry may stand for its own transport request and the IPComp tunnel below it.
 
+5. What stands outside a tunnel may be another policy's: that of the tunnel's own packets, as in the manual page's two policies
+
+       policy      10.0.1.0/24 10.0.2.0/24   esp/tunnel/A-B/require           policy   A B   ah/transport//require
+       on the wire                           IP | AH | ESP | IP | payload
+
+   A peer that looks its tunnel packets up again (Linux) sends this; FreeBSD and Koura do not, and are not asked for it.
+
 With check_policy_history 0 only FreeBSD's flags are looked at: was there ESP, was there AH; unlike FreeBSD's they outlive a
 tunnel for both families (R52, S12). Not here: which policy is asked, and what `discard` or `none` mean (inbound).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from koura.address import is_unspecified
 from koura.reasons import POLICY_IN_CLEAR, POLICY_IN_EXTRA, POLICY_IN_MISSING, POLICY_IN_ORDER, Discarded, Ending
@@ -51,6 +58,22 @@ def check(policy: Policy, history: tuple[Applied, ...], flow: Flow, settings: Se
         _check_order(expected, history, flow, needed)
     else:
         _check_flags(expected, history, needed)
+
+
+def passes(policy: Policy, history: tuple[Applied, ...], flow: Flow, settings: Settings) -> bool:
+    """Whether `check` has nothing against it."""
+    try:
+        check(policy, history, flow, settings)
+    except Discarded:
+        return False
+    return True
+
+
+def parted(history: tuple[Applied, ...]) -> Iterator[tuple[tuple[Applied, ...], Flow, tuple[Applied, ...]]]:
+    """Rule 5, at each tunnel inside another entry: what came off outside it, the flow of its own packets, it and all inside."""
+    for at, applied in enumerate(history):
+        if at and applied.was_tunnel:
+            yield history[:at], Flow(applied.src, applied.dst, int(applied.protocol)), history[at:]
 
 
 def _check_flags(expected: _Requests, history: tuple[Applied, ...], needed: _Needed) -> None:

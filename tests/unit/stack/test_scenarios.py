@@ -9,7 +9,7 @@ from koura.pfkey.dialect import FREEBSD
 from koura.pfkey.extensions import Proposal
 from koura.pfkey.message import Message
 from koura.pfkey.numbers import Ext, SaType, Type
-from koura.reasons import AH_ICV, AH_REPLAY, ESP_ICV, ESP_REPLAY, SA_NONE_OUT
+from koura.reasons import AH_ICV, AH_REPLAY, ESP_ICV, ESP_REPLAY, POLICY_IN_EXTRA, POLICY_IN_MISSING, SA_NONE_OUT, Ending
 from koura.settings import KeySettings, Settings
 from koura.sim.entropy import Seeded
 from koura.stack import Stack
@@ -151,6 +151,34 @@ def test_ah_under_a_tunnel_satisfies_a_policy_that_requires_it(text: str, family
     assert not isinstance(host.receive(packet), Deliver)
     if family == 4:
         assert host.delivered(plain_in(A, B, packet)) != packet, "in plain IP in IP it is another packet, and stays in it"
+
+
+OUTSIDE = "spdadd 192.0.2.1 192.0.2.2 any -P in ipsec ah/transport//{level};"
+INSIDE = "spdadd 10.0.1.0/24 10.0.2.0/24 any -P in ipsec esp/tunnel/192.0.2.1-192.0.2.2/require;"
+
+
+@pytest.mark.covers("R53", "R54")
+@pytest.mark.reason("policy.in.extra", "policy.in.missing")
+@pytest.mark.parametrize(
+    ("policies", "reason"),
+    [
+        (INSIDE + OUTSIDE.format(level="require"), None), (INSIDE + OUTSIDE.format(level="use"), None),
+        (INSIDE, POLICY_IN_EXTRA), (INSIDE + OUTSIDE.format(level="unique:7"), POLICY_IN_EXTRA),
+        (INSIDE.replace("esp/", "ah/") + OUTSIDE.format(level="require"), POLICY_IN_MISSING),
+    ],
+    ids=("both", "outside in use", "none outside", "another reqid outside", "another inside"),
+)  # fmt: skip
+def test_two_policies_account_for_a_tunnel_and_for_what_protects_its_packets(policies: str, reason: Ending | None) -> None:
+    """The manual page's example of two policies, from a peer that applies both."""
+    sas = f"add 192.0.2.1 192.0.2.2 esp 0x1000 {GCM}; add 192.0.2.1 192.0.2.2 ah 0x1001 {SHA};"
+    peer = Host(sas + "spdadd 10.0.1.0/24 10.0.2.0/24 any -P out ipsec esp/tunnel/192.0.2.1-192.0.2.2/require ah/transport//require;")
+    host = Host(sas + policies)
+    outcome = host.receive(peer.forwarded(datagram(INNER_A, INNER_B)))
+    if reason is None:
+        assert isinstance(outcome, Deliver)
+        assert outcome.packet == datagram(INNER_A, INNER_B)
+    else:
+        discards(host, outcome, reason)
 
 
 @pytest.mark.reason("esp.replay", "ah.replay", "esp.icv", "ah.icv")
