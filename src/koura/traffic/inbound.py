@@ -40,7 +40,7 @@ from koura.reasons import (
 from koura.sadb.association import Association, State
 from koura.saindex import Direction, Mode, Protocol
 from koura.spd.entry import Entry
-from koura.spd.policy import Action, Policy
+from koura.spd.policy import Action
 from koura.spd.selector import Flow
 from koura.traffic import icmp, tcpkeys, verify
 from koura.traffic.demultiplex import Found, Kind, associate, demultiplex
@@ -259,7 +259,7 @@ class Inbound:
             raise Discarded(POLICY_IN_DISCARD)
         if entry is not None and action is Action.IPSEC:
             if history or not is_neighbour_discovery(entry, flow, packet):
-                self._verify(entry.policy, history, flow)
+                self._verify(entry, history, flow)
         elif settings.check_policy_history and not self._is_permitted(packet, history, flow):
             raise Discarded(POLICY_IN_SELECTOR)
         if plane.sadb.tcp_keys and summary.protocol == _TCP and plane.is_ours(flow.dst):
@@ -267,15 +267,16 @@ class Inbound:
         skips_filter = bool(history) and not settings.of(packet[0] >> 4).filtertunnel
         return Deliver(packet, history, fragment_octets, skips_filter)
 
-    def _verify(self, policy: Policy, history: _History, flow: Flow) -> None:
-        """Hold the history against an ipsec policy, alone or with the policy of a tunnel's own packets. Raises Discarded(POLICY_IN_*)."""
+    def _verify(self, entry: Entry, history: _History, flow: Flow) -> None:
+        """Hold the history against an ipsec policy, alone or with another one of a tunnel's own packets. Raises Discarded(POLICY_IN_*)."""
         spd, settings = self._plane.spd, self._plane.settings
         for outside, outer, inside in verify.parted(history):
             own = spd.match(Direction.INBOUND, outer)
-            is_asked = own is not None and own.policy.action is Action.IPSEC and verify.passes(own.policy, outside, outer, settings)
-            if is_asked and verify.passes(policy, inside, flow, settings):
+            if own is None or own is entry or own.policy.action is not Action.IPSEC:
+                continue
+            if verify.passes(own.policy, outside, outer, settings) and verify.passes(entry.policy, inside, flow, settings):
                 return
-        verify.check(policy, history, flow, settings)
+        verify.check(entry.policy, history, flow, settings)
 
     def _learn(self, packet: bytes, summary: Summary, at: Moment) -> None:
         """A router's word about the size of packets of ours, if it names an SA we send on (S30, S38)."""
