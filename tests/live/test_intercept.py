@@ -68,6 +68,17 @@ print(libc.poll(ctypes.c_void_p(8), 1, 1), errno.errorcode[ctypes.get_errno()])
     assert lines == ["[] [] [] [(998, 32)] True", "1 True", "-1 EFAULT"]
 
 
+def test_a_request_that_gets_no_reply_is_waited_for_only_until_it_was_taken(engine: Engine) -> None:
+    engine.delay_s = 0.2
+    lines = output(engine, """
+s = key(); os.write(s.fileno(), b"no PF_KEY")
+p = select.poll(); p.register(s.fileno(), select.POLLIN)
+begin = time.monotonic(); print(p.poll(1), time.monotonic() - begin < 5)
+""")
+    assert lines == ["[] True"]
+    assert engine.sent == [b"no PF_KEY"]
+
+
 def test_a_program_goes_on_when_the_engine_hangs_up(engine: Engine) -> None:
     engine.delay_s = 0.05
     lines = output(engine, """

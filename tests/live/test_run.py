@@ -2,6 +2,7 @@
 
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from koura.daemon.launch import Running
 from koura.moment import Moment
 from koura.notices import KeySocketOpened
 from koura.pfkey.dialect import LINUX
+from koura.pfkey.extensions import Sa
 from koura.pfkey.message import Message
 from koura.pfkey.numbers import Ext, SaType, Type
 from koura.sim.entropy import Seeded
@@ -30,10 +32,10 @@ pytestmark = pytest.mark.live
 NOBODY = 65534
 
 
-def private(*program: str, options: tuple[str, ...] = (), before: tuple[str, ...] = ()) -> "subprocess.CompletedProcess[str]":
+def private(*program: str, options: tuple[str, ...] = (), before: tuple[str, ...] = (), **more: str) -> "subprocess.CompletedProcess[str]":
     """`koura run` without an engine to find."""
     words = [*before, sys.executable, "-m", "koura", "run", *options, "--", *program]
-    return ended(words, XDG_RUNTIME_DIR="/nonexistent", KOURA_SOCKET="")
+    return ended(words, XDG_RUNTIME_DIR="/nonexistent", KOURA_SOCKET="", **more)
 
 
 ASK = """
@@ -69,9 +71,15 @@ def test_an_ordinary_user_has_all_of_it_with_an_engine_of_his_own() -> None:
     assert program.stdout.split()[-1] == "1"
 
 
-def test_a_private_engine_ends_with_a_supervisor_that_was_killed(tmp_path: Path) -> None:
+def test_a_long_place_for_temporary_files_does_no_harm(tmp_path: Path) -> None:
+    place = tmp_path / ("x" * 100)
+    place.mkdir()
+    assert private("true", TMPDIR=str(place)).returncode == 0
+
+
+def test_a_private_engine_ends_with_a_supervisor_that_was_killed() -> None:
     words = [sys.executable, "-m", "koura", "run", "--", *python("step(os.environ['KOURA_SOCKET']); sys.exit(0)")]
-    environment = os.environ | {"XDG_RUNTIME_DIR": "/nonexistent", "KOURA_SOCKET": "", "TMPDIR": str(tmp_path)}
+    environment = os.environ | {"XDG_RUNTIME_DIR": "/nonexistent", "KOURA_SOCKET": ""}
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True) as ran:
         assert ran.stdout is not None
         directory = Path(ran.stdout.readline().strip())
@@ -80,6 +88,7 @@ def test_a_private_engine_ends_with_a_supervisor_that_was_killed(tmp_path: Path)
         ended_in_time, _, _ = select.select([keeper], [], [], PATIENCE_S)
         os.close(keeper)
         assert ended_in_time
+        shutil.rmtree(directory.parent)  # which nobody was left to do
 
 
 def test_options_of_the_private_engine(tmp_path: Path) -> None:
@@ -228,6 +237,25 @@ def test_two_iked_and_two_daemons_agree_and_delete_through_an_engine_that_was_ki
             assert process.returncode == 0
         for dump in (dump_a, dump_b):
             assert (dump.of(Type.DUMP), dump.of(Type.X_SPDDUMP)) == ([], [])
+
+
+@pytest.mark.slow
+def test_a_daemon_that_keeps_time_makes_iked_rekey(tmp_path: Path) -> None:
+    """A lifetime of seconds, by the clock: EXPIRE, two new SAs, and the old ones are deleted."""
+    case = Case("rekey", extra="lifetime 8")
+    with two_iked(case, tmp_path) as ((_, dump_a), (_, dump_b), _):
+        for dump in (dump_a, dump_b):
+            dump.wait_for(Type.X_SPDUPDATE, 3)
+        before = {spi(message) for message in dump_a.of(Type.DUMP)}
+        dump_a.wait_for(Type.DELETE, 2)
+        after = {spi(message) for message in dump_a.of(Type.DUMP)}
+        assert len(before) == 2 and len(after) >= 2 and not after & before
+
+
+def spi(message: Message) -> int:
+    found = next(one for one in message.extensions if one.ext == Ext.SA)
+    assert isinstance(found, Sa)
+    return found.spi
 
 
 def parent(pid: int) -> int:

@@ -81,7 +81,7 @@ def run(command: click.Command, name: str, arguments: list[str] | None = None) -
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except OSError as error:
-        click.echo(f"{name}: {error.filename or 'output'}: {error.strerror}", err=True)
+        click.echo(f"{name}: {error.filename or 'output'}: {error.strerror or error}", err=True)
         return FAILED
     return result if isinstance(result, int) else DONE
 

@@ -12,7 +12,7 @@ import click
 from koura.cli.main import NO_PERMISSION, Failed
 from koura.client import place
 from koura.client.control import Unreachable
-from koura.daemon.launch import DidNotStart, Running
+from koura.daemon.launch import DidNotStart, Running, short
 from koura.intercept.engine import ControlEngine
 from koura.intercept.kernel import Unavailable
 from koura.intercept.launch import NoProgram, Watched
@@ -59,7 +59,7 @@ def engine_of(given: str | None, wishes: list[str]) -> Iterator[ControlEngine]:
         return
     if given and wishes:
         raise Failed("-f and -o are for an engine of its own: leave --socket out", 64)
-    with tempfile.TemporaryDirectory(prefix="koura-run-") as home:
+    with tempfile.TemporaryDirectory(prefix="koura-run-", dir=short()) as home:
         try:
             with Running(Path(home) / "koura", *wishes, is_private=True) as running:
                 warn(f"no engine in {engine.directory}: this one is private, in {running.directory}")

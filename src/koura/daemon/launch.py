@@ -21,6 +21,7 @@ from koura.errors import KouraError
 
 READY_S = 60.0
 END_S = 30.0
+LONGEST_PLACE = 64
 
 
 class DidNotStart(KouraError):
@@ -30,6 +31,11 @@ class DidNotStart(KouraError):
         super().__init__(f"the daemon did not start (exit status {status}): {said}")
         self.status = status
         self.said = said
+
+
+def short() -> str | None:
+    """Where temporary directories for sockets may lie: a socket's path has 107 octets at the most, and $TMPDIR may be longer than that."""
+    return None if len(os.fsencode(tempfile.gettempdir())) <= LONGEST_PLACE else "/tmp"
 
 
 class Running:
@@ -71,7 +77,7 @@ class Running:
 
     def start(self) -> None:
         """Returns when it serves. Raises DidNotStart."""
-        with tempfile.TemporaryDirectory() as place, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
+        with tempfile.TemporaryDirectory(dir=short()) as place, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
             path = os.path.join(place, "notify")
             notices.bind(path)
             command = [*self._prefix, sys.executable, "-m", "koura", "up", "--socket", os.fspath(self.directory), *self._arguments]

@@ -14,6 +14,7 @@ Not here: what a socket's place means to policies (intercept, daemon).
 """
 
 import errno
+import fcntl
 import socket
 import struct
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLM_F_REQUEST_DUMP = 0x301
 SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NETLINK_DROP_MEMBERSHIP = 270, 1, 2
 SO_COOKIE = 57
+SIOCGSKNS = 0x894C
 ALL_STATES = 0xFFFF_FFFF
 RECEIVE_OCTETS = 1 << 20
 PART_OCTETS = 65536
@@ -54,15 +56,21 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One socket of the list, or one that was."""
+    """One socket of the list, or one that was. inode: as processes have it open; 0: no process has it (a connection not accepted yet)."""
 
     cookie: int
     place: Place
+    inode: int = 0
 
 
 def cookie_of(descriptor: socket.socket) -> int:
     """The socket's number, for as long as the machine runs. Raises OSError."""
     return int.from_bytes(descriptor.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8), "little")
+
+
+def namespace_of(descriptor: socket.socket) -> int:
+    """A descriptor of the network namespace that a socket is of, to be closed. Raises OSError: without CAP_NET_ADMIN there, always."""
+    return fcntl.ioctl(descriptor, SIOCGSKNS)
 
 
 def packed(address: bytes) -> bytes:
@@ -143,7 +151,7 @@ def _listed(body: bytes) -> Listed:
     remote_port = int.from_bytes(dport, "big")
     remote = packed(dst[:octets]) if remote_port else b""
     place = Place(packed(src[:octets]), int.from_bytes(sport, "big"), remote, remote_port)
-    return Listed(cookie, place)
+    return Listed(cookie, place, int(struct.unpack_from("=I", body, _MESSAGE_OCTETS - 4)[0]))
 
 
 def _messages(octets: bytes, sequence: int | None = None) -> Iterator[tuple[int, bytes]]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from koura.errors import Errno, Refused
-from koura.host.sockdiag import Diag, Listed, Place, cookie_of, packed
+from koura.host.sockdiag import Diag, Listed, Place, cookie_of, namespace_of, packed
 from koura.intercept.engine import Engine
 
 MAX_SOCKETS = 65536
@@ -79,7 +79,7 @@ class Places:
             if len(self._known) >= MAX_SOCKETS:
                 raise Refused(Errno.ENOBUFS, f"{MAX_SOCKETS} sockets with policies are the most")
             protocol, inode = stolen.proto, os.fstat(stolen.fileno()).st_ino
-            known = Known(cookie, stolen.family, protocol, inode, self._namespace(thread))
+            known = Known(cookie, stolen.family, protocol, inode, self._namespace(stolen, thread))
             self._watch(known)
         return known
 
@@ -146,6 +146,7 @@ class Places:
                 continue
             for entry in listed:
                 if entry.cookie in self._known:
+                    self._known[entry.cookie].inode = entry.inode or self._known[entry.cookie].inode
                     self._place(self._known[entry.cookie], entry.place)
             self._look_for_accepted(several, listed)
 
@@ -170,13 +171,13 @@ class Places:
             if listener is not None and entry.cookie not in self._known and entry.place.remote_port:
                 assert listener.place is not None
                 if listener.place.local in (b"", entry.place.local):
-                    self._accepted(listener, entry.cookie, entry.place)
+                    self._accepted(listener, entry)
 
-    def _accepted(self, listener: Known, cookie: int, place: Place) -> None:
-        known = Known(cookie, listener.family, listener.protocol, 0, listener.namespace, listener=listener.cookie)
+    def _accepted(self, listener: Known, entry: Listed) -> None:
+        known = Known(entry.cookie, listener.family, listener.protocol, entry.inode, listener.namespace, listener=listener.cookie)
         if len(self._known) < MAX_SOCKETS:
-            self._known[cookie] = known
-            self._place(known, place)
+            self._known[entry.cookie] = known
+            self._place(known, entry.place)
 
     def _ended(self, cookies: list[int]) -> None:
         """Told only after those that a listener leaves behind have its policies."""
@@ -201,13 +202,20 @@ class Places:
             if not namespace.diag.watch(known.family, known.protocol):
                 namespace.is_blind = True
 
-    def _namespace(self, thread: int) -> int:
-        """The network namespace of a thread, with sockets of ours in it. Raises Refused."""
-        number = os.stat(f"/proc/{thread}/ns/net").st_ino
-        if number not in self._namespaces:
-            made = _Namespace(_diag_in(Path(f"/proc/{thread}/ns/net"), number))
-            self._namespaces[number] = made
-            self._opened(made.diag.events.fileno())
+    def _namespace(self, stolen: socket.socket, thread: int) -> int:
+        """The network namespace of a socket, with sockets of ours in it; as far as we may know: its program's. Raises Refused, OSError."""
+        try:
+            descriptor = namespace_of(stolen)
+        except OSError:
+            descriptor = os.open(f"/proc/{thread}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            number = os.fstat(descriptor).st_ino
+            if number not in self._namespaces:
+                made = _Namespace(_diag_in(descriptor, number))
+                self._namespaces[number] = made
+                self._opened(made.diag.events.fileno())
+        finally:
+            os.close(descriptor)
         return number
 
     def close(self) -> None:
@@ -236,15 +244,14 @@ def _packed(family: int, text: str) -> bytes:
     return packed(socket.inet_pton(family, text.partition("%")[0]))
 
 
-def _diag_in(path: Path, number: int) -> Diag:
+def _diag_in(namespace: int, number: int) -> Diag:
     """A Diag in another network namespace, or in ours. Raises Refused."""
     own = Path("/proc/thread-self/ns/net")
     if own.stat().st_ino == number:
         return Diag()
     with own.open("rb") as ours:
         try:
-            with path.open("rb") as theirs:
-                _enter(theirs.fileno())
+            _enter(namespace)
         except OSError as error:
             why = "a socket of another network namespace: entering it needs CAP_SYS_ADMIN; start koura run inside of it"
             raise Refused(Errno.EOPNOTSUPP, why) from error
