@@ -113,6 +113,19 @@ class SendDummy:
     octets: int
 
 
+@dataclass(frozen=True, slots=True)
+class InterfacePolicies:
+    """The policies of a virtual tunnel interface, all of them, in place of those it had; () when it goes (M8, M22). index: its number.
+
+    Scope and interface of the policies are filled in here. Every key socket hears of what comes and goes (M37). Refused is raised with
+    nothing changed.
+    """
+
+    name: str
+    index: int
+    policies: tuple[Policy, ...] = ()
+
+
 Notice = (
     Granted
     | SocketPolicy
@@ -126,4 +139,5 @@ Notice = (
     | LocalAddresses
     | EncapsulationPort
     | SendDummy
+    | InterfacePolicies
 )

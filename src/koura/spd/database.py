@@ -122,6 +122,18 @@ class Database:
                 self._file(entry)
             self.generation += 1
 
+    def of_interface(self, name: str, policies: Iterable[Policy], at: Moment) -> tuple[tuple[Entry, ...], tuple[Entry, ...]]:
+        """Give an interface these policies in place of those it had; (gone, come). Raises Refused with nothing changed."""
+        wanted = [replace(policy, scope=Scope.INTERFACE, interface=name) for policy in policies]
+        for policy in wanted:
+            check_entry(policy)
+        if len({policy.selector for policy in wanted}) < len(wanted):
+            raise Refused(Errno.EEXIST, f"two policies of {name} have the same selector")
+        standing = sum(entry.policy.interface == name for entry in self.entries(Scope.INTERFACE))
+        self._check_limit(len(wanted) - standing)
+        gone = self.flush(Scope.INTERFACE, name)
+        return gone, tuple(self.add(policy, at) for policy in wanted)
+
     # -- questions -----------------------------------------------------------------------------------------------------
 
     def match(self, direction: Direction, flow: Flow, interface: str = "") -> Entry | None:

@@ -23,7 +23,7 @@ Example, a packet through an empty stack:
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from koura.crypto import registry as registries
@@ -37,6 +37,7 @@ from koura.moment import Moment
 from koura.notices import (
     EncapsulationPort,
     Granted,
+    InterfacePolicies,
     KeySocketGone,
     KeySocketOpened,
     LocalAddresses,
@@ -266,6 +267,12 @@ class Stack:
                 plane.ports = plane.ports | {port} if is_on else plane.ports - {port}
             case SendDummy(dst, spi, octets):
                 self._outbound.send_dummy(dst, spi, octets, at)
+            case InterfacePolicies(name, index, policies):
+                # An interface's number stands where other policies have their priority, as in FreeBSD's messages.
+                gone, come = self.spd.of_interface(name, (replace(policy, priority=index) for policy in policies), at)
+                for entries, is_added in ((gone, False), (come, True)):
+                    for entry in entries:
+                        self._deliver(self.server.tell.announce(entry, is_added))
         return plane.take_events()
 
     # -- tunables ------------------------------------------------------------------------------------------------------

@@ -3,8 +3,9 @@
 import random
 import struct
 
-from koura.pfkey.dialect import Dialect
-from koura.pfkey.message import cut, header
+from koura.errors import Malformed
+from koura.pfkey.dialect import FREEBSD, Dialect
+from koura.pfkey.message import Message, cut, header
 from tests.unit.pfkey.recordings import CLIENTS, conversation, freebsd_cases
 
 EDGES = (0, 1, 2, 3, 4, 5, 7, 8, 9, 11, 12, 16, 26, 28, 29, 31, 32, 33, 127, 128, 129, 200, 254, 255)
@@ -15,7 +16,17 @@ def seeds(dialect: Dialect) -> list[bytes]:
     """Real requests that are well-formed, of this dialect's system."""
     if dialect.name == "linux":
         return [step.octets for name in CLIENTS for step in conversation(name) if step.what == "in"]
-    return [case.request for case in freebsd_cases() if case.send_errno == 0]
+    native = [case.request for case in freebsd_cases() if case.send_errno == 0]
+    return native if dialect is FREEBSD else [said for octets in native if (said := _translated(octets, dialect))]
+
+
+def _translated(octets: bytes, dialect: Dialect) -> bytes:
+    """FreeBSD's request in another system's numbers and layout; b'' for a message that system does not have, or that no system reads."""
+    try:
+        value = Message.read(octets, FREEBSD)
+    except Malformed:
+        return b""
+    return value.write(dialect) if dialect.types.has_theirs(value.type) else b""
 
 
 def _parts(octets: bytes, dialect: Dialect) -> tuple[bytearray, list[bytearray]]:
