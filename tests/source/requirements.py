@@ -153,6 +153,4 @@ S45 every counter means something
 NUMBERS: dict[str, str] = dict(line.split(" ", 1) for line in _TEXT.strip().splitlines())
 
 # Needs a live socket, interface or daemon: not due with the engine.
-LATER = frozenset(
-    "R12 R43 R44 R47 R48 R49 R50 M1 M2 M22 M29 M30 M31 M32 M34 M35 M36 M37 M38 M39".split()
-)
+LATER = frozenset("R47 R48 R49 M22 M34 M35 M37 M39".split())
