@@ -1,6 +1,5 @@
 """The daemon as it runs: processes, sockets, signals. Every daemon is the test's own, in its own directory, as the test's user."""
 
-import fcntl
 import grp
 import json
 import os
@@ -217,24 +216,25 @@ def test_a_request_that_waits_when_the_engine_dies_is_done_once(daemon: Running)
         key.receive()
 
 
-def test_a_request_that_engines_die_of_is_refused(daemon: Running) -> None:
-    key = Key(daemon.directory)
-    for _ in range(2):
-        engine = engine_of(daemon)
-        os.kill(engine, signal.SIGSTOP)
-        if not key_has_sent(key):
-            key.send(Type.FLUSH)
-        os.kill(engine, signal.SIGKILL)
-        with Control(daemon.directory) as control:
-            while control.ask("version")["engine"] in (0, engine):
-                pass
-    first = key.receive()
-    assert (first.type, first.errno) in ((Type.FLUSH, 5), (Type.FLUSH, 0)), "EIO, or the second engine was quicker than its end"
-
-
-def key_has_sent(key: Key) -> bool:
-    """Whether a request waits in the socket still."""
-    return struct.unpack("i", fcntl.ioctl(key.socket, 0x5411, bytes(4)))[0] > 0
+def test_more_connections_than_descriptors_are_waited_for(tmp_path: Path) -> None:
+    with Running(tmp_path / "koura", "-q", prefix=("prlimit", "--nofile=32:32")) as daemon:
+        many = []
+        for _ in range(50):
+            end = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            end.connect(str(daemon.directory / "pfkey.sock"))
+            many.append(end)
+        first = Key.__new__(Key)
+        first.socket = many[0]
+        first.socket.settimeout(20)
+        assert first.ask(Type.DUMP).errno == 2, "who is in is served"
+        for end in many[1:40]:
+            end.close()
+        last = Key.__new__(Key)
+        last.socket = many[-1]
+        last.socket.settimeout(20)
+        assert last.ask(Type.DUMP).errno == 2, "who waited is let in"
+        for end in many:
+            end.close()
 
 
 def test_the_keepers_end_is_the_end_for_all(tmp_path: Path, conf: Path) -> None:

@@ -32,6 +32,8 @@ from koura.pfkey import dialect as dialects
 
 MOST_CLIENTS = 4096
 MOST_ADMINS = 256
+MOST_DESCRIPTORS = 8192
+ACCEPT_AGAIN_S = 0.5
 BAD_FILE, FAILED = 65, 1
 
 
@@ -56,6 +58,7 @@ class Daemon:
         """Until it is told to end. Raises NoHouse."""
         self._house.take()
         harden.keep_secrets()
+        harden.allow_descriptors(MOST_DESCRIPTORS)
         syslog.openlog("koura", syslog.LOG_PID, syslog.LOG_DAEMON)
         try:
             self._bind()
@@ -128,7 +131,7 @@ class Daemon:
         self._say(reply)
         for listener, accept in self._listeners:
             listener.listen(house.BACKLOG)
-            self._loop.watch(listener.fileno(), partial(_accept, listener, accept))
+            self._watch_listener(listener, accept)
         self._is_up = True
         self._notifier.tell("READY=1", f"STATUS=serving {self._config.directory}", f"MAINPID={os.getpid()}")
         if not self._is_quiet:
@@ -136,6 +139,25 @@ class Daemon:
             sys.stdout.flush()
         if self._notifier.watchdog_s:
             self._watchdog()
+
+    def _watch_listener(self, listener: socket.socket, accept: Callable[[socket.socket], None]) -> None:
+        self._loop.watch(listener.fileno(), partial(self._accept, listener, accept))
+
+    def _accept(self, listener: socket.socket, accept: Callable[[socket.socket], None], _events: int) -> None:
+        """One connection. Where descriptors are short, the next is looked for after a while; those that are open are served."""
+        try:
+            end, _ = listener.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            log(syslog.LOG_WARNING, f"a connection could not be accepted: {error.strerror}")
+            self._loop.forget(listener.fileno())
+            self._loop.after_s(ACCEPT_AGAIN_S, partial(self._watch_listener, listener, accept))
+            return
+        try:
+            accept(end)
+        except Refused as error:
+            log(syslog.LOG_WARNING, f"a connection was refused: {error.why}")
 
     def _watchdog(self) -> None:
         """WATCHDOG=1 says that engine and keeper both answer."""
@@ -260,19 +282,6 @@ class Daemon:
 
     def _is_ours(self, who: Credentials) -> bool:
         return who.uid in (0, os.geteuid())
-
-
-def _accept(listener: socket.socket, accept: Callable[[socket.socket], None], _events: int) -> None:
-    try:
-        end, _ = listener.accept()
-    except OSError as error:  # it went away again, or descriptors are short: the others are served all the same
-        if not isinstance(error, BlockingIOError):
-            log(syslog.LOG_WARNING, f"a connection could not be accepted: {error.strerror}")
-        return
-    try:
-        accept(end)
-    except Refused as error:
-        log(syslog.LOG_WARNING, f"a connection was refused: {error.why}")
 
 
 def _own(descriptor: int) -> socket.socket:

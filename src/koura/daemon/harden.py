@@ -24,6 +24,14 @@ def keep_secrets() -> bool:
     return bool(_libc.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT) == 0)
 
 
+def allow_descriptors(count: int) -> None:
+    """As many open descriptors, if the hard limit lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def end_with_parent(parent: int, number: int) -> None:
     """A signal when the parent ends; at once if it has ended already."""
     _libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)

@@ -88,7 +88,13 @@ class Keeper:
     def start(self) -> None:
         """Fork an engine and tell it everything."""
         opened = self.network.ends if self.network is not None else ()
-        self._child = child.start(Birth(self._memory, self._clock, self._incarnation, opened))
+        try:
+            self._child = child.start(Birth(self._memory, self._clock, self._incarnation, opened))
+        except OSError as error:
+            log(syslog.LOG_ERR, f"no engine could be started: {error.strerror}")
+            self._stillborn += 1
+            self._again()
+            return
         self._incarnation += 1
         self._link = link = Link(self._loop, self._child.end, self._step, self._engine_ended)
         items = list(self._state.kept.items())
@@ -121,6 +127,10 @@ class Keeper:
             client.engine_ended()
         log(syslog.LOG_ERR, f"the engine ended (wait status {status}); its clients stay, another one starts")
         self._give_up_poison()
+        self._again()
+
+    def _again(self) -> None:
+        """Another engine: at once after one that was ready, after a while after one that was not, and not for ever."""
         if self._stillborn >= MOST_STILLBORN:
             log(syslog.LOG_CRIT, f"{MOST_STILLBORN} engines ended before they were ready")
             self._on_failed()
