@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from koura.attachment import Attachment
+from koura.fast import drivers
 from koura.host import raw, tun, udp
 from koura.host.pump import Ends
 
@@ -25,12 +26,13 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """One descriptor. number: of the protocol (RAW4, RAW6) or the port (UDP)."""
+    """One descriptor. number: of the protocol (RAW4, RAW6) or the port (UDP). is_native: for koura.fast._io (TUN, UDP)."""
 
     kind: Kind
     name: str
     descriptor: int
     number: int = 0
+    is_native: bool = False
 
 
 PROTOCOLS = (raw.IPPROTO_ESP, raw.IPPROTO_AH, raw.IPPROTO_IPCOMP)
@@ -40,14 +42,22 @@ def open_host(interface: str, ports: tuple[int, ...], mark: int) -> tuple[End, .
     """A TUN, raw sockets of both families, and UDP ports. Raises OSError, with nothing left open."""
     found: list[End] = []
     try:
-        found.append(End(Kind.TUN, interface, tun.create(interface, is_persistent=True)))
+        is_native = drivers.has_hands()
+        device = tun.create(interface, is_persistent=True, flags=tun.IFF_VNET_HDR if is_native else 0)
+        found.append(End(Kind.TUN, interface, device, 0, is_native))
+        if is_native:
+            tun.offload(device)
         for family, kind, out in ((socket.AF_INET, Kind.RAW4, Kind.OUT4), (socket.AF_INET6, Kind.RAW6, Kind.OUT6)):
             for protocol in PROTOCOLS:
                 found.append(End(kind, f"{kind.value}/{protocol}", raw.receiver(family, protocol).detach(), protocol))
             found.append(End(out, out.value, raw.sender(family, mark).detach()))
             for port in ports:
                 name = f"udp{4 if family == socket.AF_INET else 6}/{port}"
-                found.append(End(Kind.UDP, name, udp.open_port(family, port, mark).detach(), port))
+                end = udp.open_port(family, port, mark)
+                found.append(End(Kind.UDP, name, end.fileno(), port, is_native and port == ports[0]))
+                if found[-1].is_native:
+                    udp.take_trains(end)
+                end.detach()
     except OSError:
         close(tuple(found))
         raise
@@ -66,9 +76,10 @@ def attach(ends: tuple[End, ...]) -> Ends:
     unprotected: list[Attachment] = []
     out: dict[Kind, socket.socket] = {}
     ports: dict[tuple[bool, int], udp.Udp] = {}
+    native: dict[bool, udp.Udp] = {}
     for end in ends:
         if end.kind is Kind.TUN:
-            protected = tun.Tun(end.name, end.descriptor)
+            protected = tun.Tun(end.name, end.descriptor, has_headers=end.is_native)
         elif end.kind is Kind.RAW4:
             unprotected.append(raw.Raw4(end.name, socket.socket(fileno=end.descriptor)))
         elif end.kind is Kind.RAW6:
@@ -76,8 +87,13 @@ def attach(ends: tuple[End, ...]) -> Ends:
         elif end.kind is Kind.UDP:
             port = udp.Udp(end.name, socket.socket(fileno=end.descriptor))
             ports[port.is_ipv4, port.port] = port
-            unprotected.append(port)
+            if end.is_native:
+                native[port.is_ipv4] = port
+            else:
+                unprotected.append(port)
         else:
             out[end.kind] = socket.socket(fileno=end.descriptor)
     assert protected is not None, "there is a TUN"
-    return Ends(protected, unprotected, raw.Out(out.get(Kind.OUT4), out.get(Kind.OUT6)), dict(ports))
+    descriptors = tuple((kind is Kind.OUT4, end.fileno()) for kind, end in out.items())
+    leaving = raw.Out(out.get(Kind.OUT4), out.get(Kind.OUT6))
+    return Ends(protected, unprotected, leaving, dict(ports), frozenset(), descriptors, dict(native))

@@ -8,6 +8,7 @@ from koura import address
 from koura.daemon import ends
 from koura.daemon.ends import End
 from koura.host.clock import Clock
+from koura.host.fastpump import FastPump
 from koura.host.loop import Loop
 from koura.host.pump import Pump
 from koura.moment import Moment
@@ -23,7 +24,10 @@ class Packets:
         self._stack = stack
         self._ends = ends.attach(opened)
         self._paths: dict[bytes, int] = {}
-        self.pump = Pump(stack, clock, self._ends, tell)
+        self.pump = Pump(stack, clock, self._ends, tell) if not opened[0].is_native else FastPump(stack, clock, self._ends, tell)
+        if isinstance(self.pump, FastPump):
+            for is_ipv4, one in self._ends.native.items():
+                loop.watch(one.fileno(), partial(_trains, self.pump, is_ipv4))
         loop.watch(self._ends.protected.fileno(), self.pump.outbound_ready)
         for one in self._ends.unprotected:
             loop.watch(one.fileno(), partial(_arrived, self.pump, one))
@@ -32,6 +36,7 @@ class Packets:
         """Which addresses are this host's."""
         ours = frozenset(address.parse(text) for text in asked["addresses"])
         self._ends.local = ours
+        self.pump.local_changed()
         self.pump.happened(self._stack.notice(LocalAddresses(ours), at))
 
     def paths(self, asked: Mapping[str, Any], at: Moment) -> None:
@@ -51,6 +56,10 @@ class Packets:
             one.name: {"received": one.losses.received, "sent": one.losses.sent, **one.losses.lost}
             for one in (self._ends.protected, *self._ends.unprotected)
         }
+
+
+def _trains(pump: FastPump, is_ipv4: bool, _events: int) -> None:
+    pump.datagrams_ready(is_ipv4)
 
 
 def _arrived(pump: Pump, attachment: Any, _events: int) -> None:

@@ -6,7 +6,7 @@ from koura.fast.engine cimport BURST, Engine, Packet, Sa
 from koura.fast.headers cimport Head
 
 cdef int seal_burst(Engine *e, Packet *packets, int count, uint64_t tag, uint64_t at_ns) noexcept nogil
-cdef int open_burst(Engine *e, Packet *packets, int count, uint64_t at_ns) noexcept nogil
+cdef int open_burst(Engine *e, Packet *packets, const Head *heads, int count, uint64_t at_ns) noexcept nogil
 
 
 cdef class Burst:

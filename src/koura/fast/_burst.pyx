@@ -302,7 +302,7 @@ cdef class Burst:
         cdef int count = self._stage(packets, start)
         cdef int done
         with nogil:
-            done = open_burst(&self.e, self.packets, count, at_ns)
+            done = open_burst(&self.e, self.packets, NULL, count, at_ns)
         return self._results(packets, start, done)
 
     def repeat(self, list packets, int rounds, bint is_outbound, uint64_t tag, uint64_t at_ns):
@@ -314,7 +314,7 @@ cdef class Burst:
             for i in range(rounds):
                 self.e.pool_cursor[0] = 0  # The same dice each time: nothing of this leaves the machine.
                 done += seal_burst(&self.e, self.packets, count, tag, at_ns) if is_outbound else open_burst(
-                    &self.e, self.packets, count, at_ns)
+                    &self.e, self.packets, NULL, count, at_ns)
         return done
 
     def repeat_crypto(self, list packets, int rounds, uint64_t tag, uint64_t at_ns):

@@ -38,6 +38,24 @@ def why_not() -> str:
     return ""
 
 
+def hands(burst: Any, tun: int) -> Any:
+    """Native I/O around an engine: a TUN with virtio headers. Raises Absent."""
+    try:
+        module = importlib.import_module("koura.fast._io")
+    except ImportError as error:
+        raise Absent("koura.fast._io was not built") from error
+    return module.Io(burst, tun, True)
+
+
+def has_hands() -> bool:
+    """Whether native I/O can be had."""
+    try:
+        importlib.import_module("koura.fast._io")
+    except ImportError:
+        return False
+    return not why_not()
+
+
 def engine(pool: Pooled, log2_sets: int = 13, names: tuple[str, ...] = ()) -> Any:
     """An engine over the drivers that are here (`names`: only these). Raises Absent."""
     missing = why_not()

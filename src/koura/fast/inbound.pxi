@@ -67,20 +67,18 @@ ctypedef struct Arrived:
     uint32_t serial
     uint32_t seq32
     uint64_t seq64
-    uint32_t esp              # offset of the ESP header; 0: in clear
+    bint is_esp               # else it came in clear
+    uint32_t esp              # offset of the ESP header
     uint32_t sealed           # octets of ciphertext
 
 
 cdef bint recognise(Engine *e, View v, Arrived *a) noexcept nogil:
     """A packet that is whole and right: in clear, or ESP of an SA that is known here and whose window takes it."""
-    cdef FlowKey key
-    cdef Flow *found
-    cdef Sa *sa
     cdef Head *head = &a.head
     cdef uint32_t esp
     if not parse(v, head) or (head.version == 4 and not is_ipv4_right(v)):
         return False
-    a.esp = 0
+    a.is_esp = False
     esp = head.octets
     if head.protocol == 17 and head.has_ports and is_port(e, head.dport):
         if v.octets < esp + UDP_OCTETS + 8 or word_at(v, esp + 4) != v.octets - esp or not is_udp_right(v, esp, head.version):
@@ -88,6 +86,15 @@ cdef bint recognise(Engine *e, View v, Arrived *a) noexcept nogil:
         esp += UDP_OCTETS
     elif head.protocol != 50:
         return head.protocol == 6 or head.protocol == 17
+    return recognise_esp(e, v, esp, a)
+
+
+cdef bint recognise_esp(Engine *e, View v, uint32_t esp, Arrived *a) noexcept nogil:
+    """ESP at this offset, of an SA that is known here and whose window takes it. a.head says how it came."""
+    cdef FlowKey key
+    cdef Flow *found
+    cdef Sa *sa
+    cdef Head *head = &a.head
     if not e.is_esp_on or v.octets < esp + 8:
         return False
     memset(&key, 0, sizeof(FlowKey))
@@ -107,7 +114,7 @@ cdef bint recognise(Engine *e, View v, Arrived *a) noexcept nogil:
     a.sealed = v.octets - esp - 8 - sa.iv_octets - sa.icv_octets
     if a.sealed & (sa.align_octets - 1):
         return False
-    a.esp, a.seq32 = esp, long_at(v, esp + 4)
+    a.is_esp, a.esp, a.seq32 = True, esp, long_at(v, esp + 4)
     a.seq64 = infer(sa, a.seq32)
     return is_fresh(sa, a.seq64)
 
@@ -267,27 +274,34 @@ cdef bint accept(Engine *e, Packet *packet, const Arrived *a, const Job *job, ui
     return True
 
 
-cdef int open_burst(Engine *e, Packet *packets, int count, uint64_t at_ns) noexcept nogil:
-    """Answer packets in order until one is not ours; how many were. Results are in the arena, or the packet itself if it came in clear."""
+cdef int open_burst(Engine *e, Packet *packets, const Head *heads, int count, uint64_t at_ns) noexcept nogil:
+    """Answer packets in order until one is not ours; how many were. Results are in the arena, or the packet itself if it came in clear.
+
+    heads: how each came, where that is known beside it (a UDP socket): then a packet is what was in the datagram. NULL: whole packets.
+    """
     cdef Arrived arrived[BURST]
     cdef View v
     cdef Flow *flow
+    cdef bint is_fine
     cdef int i, seen = 0
     e.arena_used = 0
     e.queued[0] = e.queued[1] = 0
     for i in range(count):
         packets[i].flow = NULL
         v.data, v.octets = packets[i].data, packets[i].octets
-        if not recognise(e, v, &arrived[i]):
-            break
-        if arrived[i].esp and not start_opening(e, &packets[i], &arrived[i], i):
+        if heads != NULL:
+            arrived[i].head, arrived[i].is_esp = heads[i], False
+            is_fine = recognise_esp(e, v, 0, &arrived[i])
+        else:
+            is_fine = recognise(e, v, &arrived[i])
+        if not is_fine or (arrived[i].is_esp and not start_opening(e, &packets[i], &arrived[i], i)):
             break
         seen += 1
     for i in range(DRIVERS):
         if e.queued[i]:
             e.drivers[i].open(e.queue[i], e.queued[i])
     for i in range(seen):
-        if arrived[i].esp:
+        if arrived[i].is_esp:
             if not accept(e, &packets[i], &arrived[i], &e.jobs[i], at_ns):
                 return i
             continue

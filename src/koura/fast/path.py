@@ -53,18 +53,23 @@ class FastPath:
         self._ports: frozenset[int] = frozenset()
         plane.sadb.relation_changed = self._relation_changed
 
+    @property
+    def engine(self) -> Any:
+        """The engine itself, for native I/O (koura.fast._io)."""
+        return self._burst
+
     # -- bursts --------------------------------------------------------------------------------------------------------
 
     def outbound(self, packets: list[bytes], start: int, origin: Origin, at: Moment) -> list[Outcome]:
         """Outcomes for packets[start:], ending before the first that is the reference's."""
-        if not self._begin() or origin.fragment_octets:
+        if not self.begin() or origin.fragment_octets:
             return []
         found = self._burst.outbound(packets, start, _tag(origin), at.ns)
         return [self._sent(kind, octets) for kind, octets, _ in found]
 
     def inbound(self, packets: list[bytes], start: int, at: Moment) -> list[Outcome]:
         """The same for packets that arrived."""
-        if not self._begin():
+        if not self.begin():
             return []
         found = self._burst.inbound(packets, start, at.ns)
         return [Deliver(octets, verdict[1], 0, verdict[2]) for _, octets, verdict in found]
@@ -75,7 +80,7 @@ class FastPath:
             return Forward((octets,))
         return Bypass((octets,)) if kind == drivers.BYPASS else Discard(POLICY_OUT_DISCARD)
 
-    def _begin(self) -> bool:
+    def begin(self) -> bool:
         """Whether the engine may answer now; flows of an older generation are forgotten."""
         plane = self._plane
         generation = plane.generation + plane.spd.generation

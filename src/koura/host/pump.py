@@ -36,6 +36,8 @@ class Ends:
     out: Sender
     udp: dict[tuple[bool, int], Sender] = field(default_factory=dict)
     local: frozenset[bytes] = frozenset()
+    raw_descriptors: tuple[tuple[bool, int], ...] = ()  # (is IPv4, where whole packets leave)
+    native: dict[bool, Attachment] = field(default_factory=dict)  # ESP in UDP by native I/O, by is IPv4
 
 
 class Pump:
@@ -46,6 +48,9 @@ class Pump:
         self._clock = clock
         self._ends = ends
         self._tell = tell
+
+    def local_changed(self) -> None:
+        """`ends.local` is another set now."""
 
     def outbound_ready(self, _events: int = 0) -> None:
         """The protected side has packets."""

@@ -104,6 +104,8 @@ class Fast(Protocol):
 
     def settle(self) -> None: ...
 
+    def begin(self) -> bool: ...
+
 
 MakeFast = Callable[[Plane, Outbound, Inbound, Pooled], Fast]
 
@@ -185,6 +187,27 @@ class Stack:
         else:
             outcomes = [self._inbound.receive(packet, at) for packet in packets]
         return Results(tuple(outcomes), self._plane.take_events())
+
+    def begin_burst(self, at: Moment) -> bool:
+        """For native I/O that hands bursts to the fast path's engine itself: whether that may answer now."""
+        self._tick(at)
+        return self._fast is not None and self._fast.begin()
+
+    def outbound_by_reference(self, packet: bytes, at: Moment, origin: Origin) -> Results:
+        """A packet that the engine did not answer; the fast path learns from it, and its staging is left alone."""
+        self._tick(at)
+        outcome = self._outbound.send(packet, origin, at)
+        if self._fast is not None:
+            self._fast.learn_outbound(packet, origin, at)
+        return Results((outcome,), self._plane.take_events())
+
+    def inbound_by_reference(self, packet: bytes, at: Moment) -> Results:
+        """The same for a packet that arrived."""
+        self._tick(at)
+        outcome = self._inbound.receive(packet, at)
+        if self._fast is not None:
+            self._fast.learn_inbound(packet, outcome, at)
+        return Results((outcome,), self._plane.take_events())
 
     def _fast_outbound(self, fast: Fast, packets: list[bytes], origin: Origin, at: Moment) -> list[Outcome]:
         """The fast path as far as it goes, the reference for one packet, and so on."""

@@ -1,0 +1,39 @@
+"""The loop's hands: TUN and UDP in bursts."""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from koura.fast._burst cimport Burst
+from koura.fast.headers cimport Head
+from koura.fast.sockets cimport Vnet
+
+cdef enum:
+    MESSAGES = 8
+    PIECES = 64
+    SUPER_OCTETS = 65536 + 64
+    OURS = 64
+
+cdef class Io:
+    cdef Burst burst
+    cdef int tun
+    cdef bint has_vnet
+    cdef int udp[2]           # IPv4, IPv6; -1: none
+    cdef uint16_t ports[2]
+    cdef int raw[2]
+    cdef uint8_t *supers      # what the kernel gives: TUN's super packets, UDP's trains
+    cdef Head heads[256]
+    cdef uint8_t ours[OURS][16]
+    cdef int our_count
+    cdef public uint64_t sent
+    cdef public uint64_t received
+    cdef public uint64_t delivered
+    cdef public uint64_t taken
+    cdef public uint64_t lost
+    cdef int _read(self) noexcept nogil
+    cdef bint _is_forwarded(self, int number) noexcept nogil
+    cdef void _send(self, int first, int count) noexcept nogil
+    cdef int _train(self, int first, int last, int which) noexcept nogil
+    cdef void _send_raw(self, int number) noexcept nogil
+    cdef int _receive(self, int which) noexcept nogil
+    cdef int _split(self, int which, int message, void *header, int count) noexcept nogil
+    cdef void _deliver(self, int first, int count) noexcept nogil
+    cdef void _write(self, int first, int count, void *merge) noexcept nogil
