@@ -83,7 +83,7 @@ class Exchange:
     ack: Ack | None = None
     replies: list[Message] = field(default_factory=list)
     is_done: bool = False
-    _refused: Refused | None = None
+    refused: Refused | None = None
 
     def __post_init__(self) -> None:
         self.octets = self.octets or self.request.write(self.dialect)
@@ -96,7 +96,7 @@ class Exchange:
         """The engine took or refused the request; replies follow unless send() itself failed."""
         self.ack = ack
         if ack.errno:
-            self._refused = Refused(errno_of(ack.errno, self.dialect), ack.why or "the message is malformed")
+            self.refused = Refused(errno_of(ack.errno, self.dialect), ack.why or "the message is malformed")
             self.is_done = True
 
     def feed(self, octets: bytes) -> bool:
@@ -106,7 +106,7 @@ class Exchange:
         reply = Message.read(octets, self.dialect)
         if reply.errno:
             error = errno_of(reply.errno, self.dialect)
-            self._refused = Refused(error, self.ack.why or f"refused: {error.name}")
+            self.refused = Refused(error, self.ack.why or f"refused: {error.name}")
             self.is_done = True
             return True
         self.replies.append(reply)
@@ -122,5 +122,5 @@ class Exchange:
 
     def check(self) -> None:
         """Raises Refused if the request was refused."""
-        if self._refused is not None:
-            raise self._refused
+        if self.refused is not None:
+            raise self.refused

@@ -14,7 +14,7 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -23,11 +23,12 @@ from types import TracebackType
 from koura.client import place
 from koura.client.control import Unreachable, connect
 from koura.client.exchange import MESSAGE_OCTETS, OURS, Exchange, Lost, check_hello, hello, read_ack, unwrapped
-from koura.errors import KouraError, Malformed
+from koura.errors import KouraError, Malformed, Refused
 from koura.pfkey.dialect import DIALECTS, FREEBSD, Dialect
 from koura.pfkey.message import Message
 
 ANSWER_S = 10.0  # an engine that is alive answers sooner
+_AHEAD = 32  # requests that may be on their way at once
 
 
 class Busy(KouraError):
@@ -87,6 +88,22 @@ class KeySocket:
             self._step(exchange)
         exchange.check()
         return tuple(exchange.replies)
+
+    def ask_each(self, messages: Iterable[Message]) -> Iterator[tuple[Message, ...] | Refused]:
+        """The replies, or the refusal, of each request in order; the next ones are on their way meanwhile. Not for dumps."""
+        waiting: deque[Exchange] = deque()
+        for message in messages:
+            if len(waiting) == _AHEAD:
+                yield self._end(waiting.popleft())
+            waiting.append(self._begin(message))
+        while waiting:
+            yield self._end(waiting.popleft())
+
+    def _end(self, exchange: Exchange) -> tuple[Message, ...] | Refused:
+        """Requests are answered one after the other, so that everything up to its last reply is the oldest one's."""
+        while not exchange.is_done:
+            self._step(exchange)
+        return exchange.refused or tuple(exchange.replies)
 
     def dump(self, message: Message) -> Iterator[Message]:
         """A DUMP or SPDDUMP, entry by entry; nothing for an empty database is Refused(ENOENT), as PF_KEY has it."""

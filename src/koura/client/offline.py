@@ -1,10 +1,11 @@
 """Offline: a key socket to a PF_KEY server inside this process, for looking at what a script would make. Same face as KeySocket."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from koura.crypto import registry
+from koura.errors import Refused
 from koura.moment import Moment
 from koura.pfkey.dialect import FREEBSD, Dialect
 from koura.pfkey.message import Message
@@ -48,6 +49,14 @@ class Offline:
     def ask(self, message: Message) -> tuple[Message, ...]:
         """A request and its replies. Raises Refused, with its reason."""
         return tuple(self._talk(message))
+
+    def ask_each(self, messages: Iterable[Message]) -> Iterator[tuple[Message, ...] | Refused]:
+        """The replies, or the refusal, of each request in order."""
+        for message in messages:
+            try:
+                yield self.ask(message)
+            except Refused as error:
+                yield error
 
     def dump(self, message: Message) -> Iterator[Message]:
         """A DUMP or SPDDUMP, entry by entry. Raises Refused(ENOENT) for nothing."""

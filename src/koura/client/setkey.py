@@ -39,6 +39,8 @@ class Keys(Protocol):
 
     def ask(self, message: Message) -> tuple[Message, ...]: ...
 
+    def ask_each(self, messages: Iterable[Message]) -> Iterator[tuple[Message, ...] | Refused]: ...
+
     def dump(self, message: Message) -> Iterator[Message]: ...
 
     def frames(self, timeout_s: float | None = None) -> Iterator[bytes]: ...
@@ -105,9 +107,26 @@ class Setkey:
         """Send every command in order. A refusal stops nothing. Raises BadScript for hosts that cannot be found, with nothing sent."""
         compiled = run.messages(script, resolver)
         self._keys.ask(Message(Type.REGISTER, SaType.UNSPEC))  # setkey(8) learns algorithms so; ours knows them, and others watch for it.
+        is_shown = self._shape.is_verbose or self._shape.has_octets
+        batch: list[tuple[Statement, Message]] = []
         for statement, messages in compiled:
             for message in messages:
+                if not is_shown and message.type not in _DUMPS:
+                    batch.append((statement, message))
+                    continue
+                self._batch(script, batch)
+                batch = []
                 self._one(script, statement, message)
+        self._batch(script, batch)
+
+    def _batch(self, script: Script, batch: list[tuple[Statement, Message]]) -> None:
+        """Requests one behind the other, and what came of each, in their order."""
+        answers = self._keys.ask_each(message for _, message in batch)
+        for (statement, message), answer in zip(batch, answers, strict=True):
+            if isinstance(answer, Refused):
+                self._refusal(script, statement, message.type, answer)
+            elif message.type == Type.GET:
+                self._print(message.type, answer)
 
     def _one(self, script: Script, statement: Statement, message: Message) -> None:
         try:
@@ -118,11 +137,11 @@ class Setkey:
                     if reply.type == Type.GET:
                         self._print(reply.type, [reply])
         except Refused as error:
-            if isinstance(statement, DeleteAll) and error.errno in (Errno.ESRCH, Errno.ENOENT):
-                return
             self._refusal(script, statement, message.type, error)
 
     def _refusal(self, script: Script, statement: Statement, kind: int, error: Refused) -> None:
+        if isinstance(statement, DeleteAll) and error.errno in (Errno.ESRCH, Errno.ENOENT):
+            return  # that there was nothing to delete
         span, text = statement.span, script.source.text
         self._out(f"The result of line {script.source.line_of(max(span.start, span.end - 1))}: {_said(kind, error)}.\n")
         if kind not in _NO_ENTRIES:  # That there is nothing to show is an answer, too.

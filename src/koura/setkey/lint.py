@@ -18,7 +18,7 @@ from koura.sadb.database import Database as Sad
 from koura.sadb.hot import Arena
 from koura.saindex import SaIndex
 from koura.setkey.compile import compile
-from koura.setkey.faults import BadScript, Fault, Span, fault_at
+from koura.setkey.faults import NOWHERE, BadScript, Fault, Span, fault_at
 from koura.setkey.finding import Finding, Grade
 from koura.setkey.lint_policies import policy_findings
 from koura.setkey.lint_sas import sa_findings
@@ -81,11 +81,15 @@ class _Runner:
         self._spd = Spd()
         self._server = Server(Parts(self._sad, self._spd, dice, known), Settings(), _ignore, _ignore)
         self._server.opened(_SOCKET)
-        self._sa_spans: dict[tuple[int, int], Span] = {}
+        self._sa_spans: dict[int, Span] = {}  # by the SA's place in the order of all
         self._policy_spans: dict[int, Span] = {}
+        self._span = NOWHERE
+        self._sad.noted = self._note_sa
+        self._spd.noted = self._note_policy
         self.findings: list[Finding] = []
 
     def do(self, statement: Statement) -> None:
+        self._span = statement.span
         try:
             messages = compile(statement, self._script.source)
         except BadScript as bad:
@@ -99,10 +103,12 @@ class _Runner:
                     continue
                 why = f"an engine refuses this: {refused.why}"
                 self.findings.append(Finding("refused", Grade.ERROR, statement.span, why))
-        for sa in self._sad:
-            self._sa_spans.setdefault((sa.slot, sa.epoch), statement.span)
-        for entry in self._spd.entries():
-            self._policy_spans.setdefault(entry.id, statement.span)
+
+    def _note_sa(self, sa: Association) -> None:
+        self._sa_spans.setdefault(sa.order, self._span)
+
+    def _note_policy(self, entry: Entry) -> None:
+        self._policy_spans.setdefault(entry.id, self._span)
 
     def _ask(self, message: Message) -> Refused | None:
         answer = self._server.receive(_SOCKET, message.write(FREEBSD), _AT)
@@ -111,7 +117,7 @@ class _Runner:
         return answer.refused
 
     def placed(self) -> Placed:
-        sas = [(sa, self._sa_spans[sa.slot, sa.epoch]) for sa in self._sad]
+        sas = [(sa, self._sa_spans[sa.order]) for sa in self._sad]
         return Placed(sas, [(entry, self._policy_spans[entry.id]) for entry in self._spd.entries()])
 
 

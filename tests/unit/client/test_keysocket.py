@@ -81,6 +81,16 @@ def test_a_dump_is_complete_however_slowly_it_is_read(engine: Engine, tmp_path: 
         assert refused.value.errno is Errno.ENOENT
 
 
+def test_many_requests_at_once_are_answered_in_their_order(engine: Engine, tmp_path: Path) -> None:
+    with KeySocket.connect(tmp_path) as keys:
+        asked = [an_add(spi) for spi in (*range(256, 456), 300, 5, 301)] + [Message(Type.FLUSH)]
+        answers = list(keys.ask_each(asked))
+        refused = [(place, answer.errno) for place, answer in enumerate(answers) if isinstance(answer, Refused)]
+        assert refused == [(200, Errno.EEXIST), (201, Errno.EINVAL), (202, Errno.EEXIST)]
+        assert [answer[0].type for answer in answers if not isinstance(answer, Refused)] == [Type.ADD] * 200 + [Type.FLUSH]
+        assert list(keys.ask_each([])) == []
+
+
 def test_what_others_do_comes_as_events(engine: Engine, tmp_path: Path) -> None:
     with KeySocket.connect(tmp_path) as keys, KeySocket.connect(tmp_path, LINUX) as other:
         other.pid = 99
