@@ -33,7 +33,7 @@ INTERNET = (socket.AF_INET, socket.AF_INET6)
 
 
 class Done(Exception):
-    """What becomes of the call: a value, an errno, or (GO_ON) the kernel runs it."""
+    """What becomes of the call: a value, an errno, or (GoOn) the kernel runs it."""
 
     def __init__(self, value: int = 0, error: int = 0, *, is_ours: bool = True) -> None:
         super().__init__(value, error)
@@ -42,7 +42,11 @@ class Done(Exception):
         self.is_ours = is_ours
 
 
-GO_ON = Done(is_ours=False)
+class GoOn(Done):
+    """The call is not ours after all: the kernel runs it."""
+
+    def __init__(self) -> None:
+        super().__init__(is_ours=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +111,12 @@ class Answers:
         """A duplicate of one of the caller's sockets; what is no socket is the kernel's business. Raises Done, OSError, Gone."""
         number = _int(descriptor)
         if number < 0:
-            raise GO_ON
+            raise GoOn
         try:
             stolen = kernel.steal(self._machine, caught.thread, number)
         except OSError as error:
             if error.errno == errno.EBADF:
-                raise GO_ON from error
+                raise GoOn from error
             raise
         if not kernel.is_valid(self._listener, caught.id):
             os.close(stolen)
@@ -120,7 +124,7 @@ class Answers:
         try:
             return blocking_duplicate(stolen)
         except OSError as error:
-            raise GO_ON from error
+            raise GoOn from error
 
     # -- socket(AF_KEY) ----------------------------------------------------------------------------------------------------
 
@@ -128,7 +132,7 @@ class Answers:
         """One end of a pair for the program, the other for the engine. Errnos as Linux's own AF_KEY has them."""
         family, kind, protocol = (_int(word) for word in caught.args[:3])
         if family != AF_KEY:
-            raise GO_ON
+            raise GoOn
         if kind & SOCK_TYPE_MASK != socket.SOCK_RAW:
             raise Done(error=errno.ESOCKTNOSUPPORT)
         if protocol != PF_KEY_V2:
@@ -158,7 +162,7 @@ class Answers:
         descriptor, level, _, address, octets = caught.args[:5]
         with self._steal(caught, descriptor) as stolen:
             if stolen.family not in INTERNET:
-                raise GO_ON
+                raise GoOn
             if _int(level) == IPPROTO_UDP:
                 known = self._set_encapsulation(caught, stolen, address, _int(octets))
             else:
@@ -179,13 +183,13 @@ class Answers:
     def _set_encapsulation(self, caught: Caught, stolen: socket.socket, address: int, octets: int) -> Known:
         """ESP in UDP is ours: the kernel's would take the packets away. Others (L2TP, GTP) are the kernel's."""
         if stolen.type != socket.SOCK_DGRAM or stolen.proto != IPPROTO_UDP:
-            raise GO_ON
+            raise GoOn
         if octets < 4:
             raise Done(error=errno.EINVAL)
         kind = struct.unpack("=i", self._read(caught, address, 4))[0]
         known = self.places.note(stolen, caught.thread)
         if kind != UDP_ENCAP_ESPINUDP and not (kind == 0 and known.kind):
-            raise GO_ON
+            raise GoOn
         self.places.encapsulate(known, kind)
         return known
 
@@ -194,13 +198,13 @@ class Answers:
         descriptor, level, _, address, length_at = caught.args[:5]
         with self._steal(caught, descriptor) as stolen:
             if stolen.family not in INTERNET:
-                raise GO_ON
+                raise GoOn
             cookie = cookie_of(stolen)
         room = struct.unpack("=i", self._read(caught, length_at, 4))[0]
         if _int(level) == IPPROTO_UDP:
             known = self.places.get(cookie)
             if known is None or not known.kind:
-                raise GO_ON
+                raise GoOn
             octets = struct.pack("=i", known.kind)
             if room < 0:
                 raise Done(error=errno.EINVAL)
@@ -219,21 +223,21 @@ class Answers:
     def _poll(self, caught: Caught, now_s: float) -> None:
         """Hold it if it polls a key socket with a request under way; holds.py says why."""
         if not self._key_sockets:
-            raise GO_ON
+            raise GoOn
         try:
             if caught.abi.poll is None and not self._is_short(caught):
-                raise GO_ON
+                raise GoOn
             descriptor = struct.unpack("=i", self._read(caught, caught.args[0], 4))[0]
             # Cheap first: most polls of one millisecond are of something else. An inode's number may be another's by now, a cookie not.
             inode = _inode(os.readlink(f"/proc/{caught.thread}/fd/{descriptor}"))
             if inode not in self._key_sockets:
-                raise GO_ON
+                raise GoOn
             stolen = self._steal(caught, descriptor)
         except OSError as error:
-            raise GO_ON from error
+            raise GoOn from error
         if cookie_of(stolen) != self._key_sockets[inode]:
             stolen.close()
-            raise GO_ON
+            raise GoOn
         self.holds.hold(caught.id, stolen, now_s)
 
     def _is_short(self, caught: Caught) -> bool:
