@@ -59,7 +59,7 @@ RULES: dict[int, Rule] = {
     Type.REGISTER: Rule((), (), _SUPPORTED),
     Type.EXPIRE: Rule((), (), (SA, SA2, Ext.X_SA_REPLAY, CURRENT, HARD, SOFT, SRC, DST), (SA, SA2, CURRENT, SRC, DST)),
     Type.FLUSH: Rule(),
-    Type.DUMP: Rule((), (), _DUMPED, (SA, SA2, CURRENT, SRC, DST)),
+    Type.DUMP: Rule((), (Ext.X_FILTER,), _DUMPED, (SA, SA2, CURRENT, SRC, DST)),
     Type.X_PROMISC: Rule(),
     Type.X_SPDADD: _POLICY_IN,
     Type.X_SPDUPDATE: _POLICY_IN,

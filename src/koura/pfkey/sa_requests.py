@@ -11,6 +11,7 @@ from koura.errors import Errno, Refused
 from koura.pfkey import extensions as x
 from koura.pfkey import show, terms
 from koura.pfkey.dump import Dump
+from koura.pfkey.filter import Filter
 from koura.pfkey.message import Message
 from koura.pfkey.numbers import Ext, SaType, Type
 from koura.pfkey.request import PROTOCOLS, Request
@@ -144,7 +145,12 @@ class SaRequests:
         """All SAs of a satype, or all: they wait in the socket until they are pulled."""
         head, dialect = request.head, request.socket.dialect
         protocol = PROTOCOLS[SaType(head.satype)] if head.satype != SaType.UNSPEC else None
-        entries = [(sa, sa.epoch) for sa in in_dump_order(self.sad) if protocol is None or sa.agreement.index.protocol is protocol]
+        given = request.find(x.Unknown, Ext.X_FILTER)
+        chosen = Filter(given, dialect) if given is not None else None
+        entries = [
+            (sa, sa.epoch) for sa in in_dump_order(self.sad)
+            if protocol in (None, sa.agreement.index.protocol) and (chosen is None or chosen.shows(sa))
+        ]  # fmt: skip
         if not entries:
             raise Refused(Errno.ENOENT, "no SAs")
 
