@@ -8,11 +8,13 @@ The dice fall as they fell there (`Dice.told`), so that packets can be compared 
 from dataclasses import replace
 
 from koura.address import Prefix, parse
+from koura.entropy import Pooled
 from koura.errors import Malformed
 from koura.moment import Moment
 from koura.notices import SocketPolicy
 from koura.saindex import Direction, Protocol
 from koura.sim import ip
+from koura.sim.entropy import Seeded
 from koura.sim.node import Node
 from koura.sim.parts import NO_TAGS, Interface, Route, Tags
 from koura.spd.policy import Action, Policy
@@ -32,10 +34,14 @@ _QUOTE6_OCTETS = 1232
 _FRAGMENT4 = 0x3FFF
 
 
-class Dice:
-    """Entropy that falls as it is told to: IPv4 identifications, IPv6 fragment identifications, IVs, SPIs."""
+class Dice(Pooled):
+    """Entropy that falls as it is told to: IPv4 identifications, IPv6 fragment identifications, IVs, SPIs.
+
+    A pool that is always spent: a fast path, which reads the pool itself, leaves to the reference what would need dice.
+    """
 
     def __init__(self) -> None:
+        super().__init__(Seeded(1))
         self.identifications: list[int] = []
         self.fragments: list[int] = []
         self.ivs: list[bytes] = []

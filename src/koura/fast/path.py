@@ -13,7 +13,7 @@ from koura.entropy import Pooled
 from koura.fast import drivers
 from koura.fast.learn import facts_of, may_seal, outer_header
 from koura.moment import Moment
-from koura.reasons import BYPASSED, DELIVERED, FORWARDED, POLICY_OUT_DISCARD
+from koura.reasons import BYPASSED, DELIVERED, FORWARDED, POLICY_OUT_DISCARD, Discarded
 from koura.sadb.association import Association
 from koura.sadb.hot import UNLIMITED
 from koura.saindex import Protocol, SaIndex
@@ -94,7 +94,9 @@ class FastPath:
             settings = plane.settings
             self._ports = plane.ports | plane.sadb.udp_ports()
             is_known = self._burst.configure(settings, sorted(self._ports))
-            self._is_on = bool(is_known) and not (settings.test_replay or settings.test_integrity)
+            # The SPD's own cache counts every question: then every packet asks.
+            is_asked = settings.key.spdcache_maxentries and len(plane.spd) >= settings.key.spdcache_threshold
+            self._is_on = bool(is_known) and not (settings.test_replay or settings.test_integrity or is_asked)
         return self._is_on and not plane.tap.is_open and plane.filter.rule is None
 
     # -- learning ------------------------------------------------------------------------------------------------------
@@ -117,7 +119,11 @@ class FastPath:
         if entry is None or action is not Action.IPSEC:
             self._put(True, key, drivers.BYPASS, (entry, (), False), (None, False, 0, UNLIMITED))
             return
-        chosen = bundle.choose(entry.policy, flow, plane.sadb, plane.settings)
+        try:
+            chosen = bundle.choose(entry.policy, flow, plane.sadb, plane.settings)
+        except Discarded:  # A tunnel that leads nowhere.
+            self._note_not(key)
+            return
         if chosen.missing or len(chosen.steps) != 1 or not self._learn_step(key, packet, entry, chosen.steps[0], at):
             self._note_not(key)
 

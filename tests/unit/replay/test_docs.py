@@ -68,6 +68,7 @@ def test_the_readme_has_the_example_itself() -> None:
     assert script.partition("\n")[2] == (ROOT / "examples" / "peer.conf").read_text().partition("\n")[2]
 
 
+@pytest.mark.reference
 def test_the_captures_are_what_their_script_makes(tmp_path: Path) -> None:
     for name in ("make.py", "peer.conf", "gateway.conf"):
         (tmp_path / name).write_bytes((ROOT / "examples" / name).read_bytes())
