@@ -10,6 +10,7 @@ from koura.saindex import Direction
 from koura.spd.policy import Action
 from tests.live.kit.engine import Engine
 from tests.live.kit.programs import Stepped, output, python, run, why_not
+from tests.live.kit.users import why_no_loopback
 
 pytestmark = pytest.mark.live
 LOCALHOST, LOCALHOST6 = bytes((127, 0, 0, 1)), bytes(15) + b"\1"
@@ -17,7 +18,7 @@ LOCALHOST, LOCALHOST6 = bytes((127, 0, 0, 1)), bytes(15) + b"\1"
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
-    if why := why_not():
+    if why := why_not() or why_no_loopback():
         pytest.skip(why)
     with Engine(tmp_path) as made:
         yield made

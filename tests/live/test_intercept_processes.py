@@ -14,11 +14,11 @@ from koura.saindex import Direction
 from tests.live.kit import namespaces
 from tests.live.kit.engine import Engine
 from tests.live.kit.programs import PATIENCE_S, PRELUDE, Stepped, command, output, python, run, why_not
+from tests.live.kit.users import NOBODY, why_no_others
 
 pytestmark = pytest.mark.live
-IS_ROOT = os.geteuid() == 0
-NOBODY = 65534
-needs_root = pytest.mark.skipif(not IS_ROOT, reason="changing the user needs root")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="this needs root")
+needs_users = pytest.mark.skipif(bool(why_no_others()), reason=why_no_others())
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ print(wrong)
     assert lines == ["[]"]
 
 
-@needs_root
+@needs_users
 @pytest.mark.covers("M31")
 def test_the_privilege_is_the_callers_own(engine: Engine) -> None:
     ended = run(engine, python(f"""
@@ -84,7 +84,7 @@ def test_a_user_namespace_of_its_own_gives_no_privilege_here(engine: Engine) -> 
     assert (ended.returncode, ended.stdout) == (0, "0 EPERM\n"), ended.stderr
 
 
-@needs_root
+@needs_users
 def test_privilege_separation_a_passed_descriptor_serves_a_chrooted_child_of_another_user(engine: Engine, tmp_path: Path) -> None:
     """As iked does it: the parent opens PF_KEY, a child that has nothing left talks on it, and sets UDP_ENCAP late."""
     engine.delay_s = 0.02

@@ -20,6 +20,7 @@ from koura.wire import ipv4, ipv6
 from tests.live.kit import namespaces, nat
 from tests.live.kit.engine import Engine
 from tests.live.kit.programs import PATIENCE_S, command, why_not
+from tests.live.kit.users import why_no_others
 from tests.unit.traffic.kit import datagram
 
 pytestmark = pytest.mark.live
@@ -105,7 +106,7 @@ MORE = [
 def hosts() -> Iterator[tuple[str, str]]:
     if not os.access(IKED, os.X_OK):
         pytest.skip("no iked here (Debian: openiked)")
-    if why := why_not() or namespaces.why_not():
+    if why := why_not() or why_no_others() or namespaces.why_not():
         pytest.skip(why)
     with namespaces.pair("ki") as made:
         yield made
@@ -249,7 +250,7 @@ def test_two_iked_connect_two_engines_otherwise(case: Case, hosts: tuple[str, st
 
 @pytest.mark.covers("M12")
 def test_through_a_nat_both_have_sas_in_udp_with_the_translated_ports(tmp_path: Path) -> None:
-    if why := why_not() or nat.why_not():
+    if why := why_not() or why_no_others() or nat.why_not():
         pytest.skip(why)
     if not os.access(IKED, os.X_OK):
         pytest.skip("no iked here (Debian: openiked)")

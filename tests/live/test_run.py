@@ -26,10 +26,10 @@ from koura.stack import Stack
 from koura.traffic.outcome import Deliver, Forward
 from tests.live.kit import namespaces
 from tests.live.kit.programs import PATIENCE_S, command, ended, python, why_not
+from tests.live.kit.users import NOBODY, why_no_others
 from tests.live.test_openiked import IKED, Case, end, packet
 
 pytestmark = pytest.mark.live
-NOBODY = 65534
 
 
 def private(*program: str, options: tuple[str, ...] = (), before: tuple[str, ...] = (), **more: str) -> "subprocess.CompletedProcess[str]":
@@ -59,7 +59,7 @@ def test_where_no_engine_runs_it_has_a_private_one() -> None:
     assert not Path(directory).exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="becoming an ordinary user needs root")
+@pytest.mark.skipif(bool(why_no_others()), reason=why_no_others())
 def test_an_ordinary_user_has_all_of_it_with_an_engine_of_his_own() -> None:
     """No capability, no new privileges; the engine is his, so he may do in it what he likes."""
     # The one capability lets him read this Python, which may lie in root's home; it is none that koura run or the engine asks for.
@@ -196,7 +196,7 @@ _Heard = tuple[Running, Dump]
 def two_iked(case: Case, tmp_path: Path) -> Iterator[tuple[_Heard, _Heard, list["subprocess.Popen[bytes]"]]]:
     if not os.access(IKED, os.X_OK):
         pytest.skip("no iked here (Debian: openiked)")
-    if why := why_not() or namespaces.why_not():
+    if why := why_not() or why_no_others() or namespaces.why_not():
         pytest.skip(why)
     with namespaces.pair("kd") as hosts, ExitStack() as stack:
         daemons: list[_Heard] = []
