@@ -250,8 +250,10 @@ while True: signal.pause()
 
 
 def test_signals_are_as_they_were_in_the_program(engine: Engine) -> None:
+    """But for 32 and 33, which the C library keeps for itself and may have blocked in whoever started us."""
     ended = run(engine, ["grep", "-h", "-E", "Sig(Blk|Ign)", "/proc/self/status"])
-    assert {line.split()[1] for line in ended.stdout.splitlines()} == {"0" * 16}
+    internal = 1 << 31 | 1 << 32
+    assert {int(line.split()[1], 16) & ~internal for line in ended.stdout.splitlines()} == {0}
 
 
 def test_it_stays_until_the_last_descendant_has_gone(engine: Engine) -> None:
