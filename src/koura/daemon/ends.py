@@ -49,7 +49,8 @@ def open_host(interface: str, ports: tuple[int, ...], mark: int) -> tuple[End, .
             tun.offload(device)
         for family, kind, out in ((socket.AF_INET, Kind.RAW4, Kind.OUT4), (socket.AF_INET6, Kind.RAW6, Kind.OUT6)):
             for protocol in PROTOCOLS:
-                found.append(End(kind, f"{kind.value}/{protocol}", raw.receiver(family, protocol).detach(), protocol))
+                receives = raw.receiver(family, protocol).detach()
+                found.append(End(kind, f"{kind.value}/{protocol}", receives, protocol, is_native and protocol == raw.IPPROTO_ESP))
             found.append(End(out, out.value, raw.sender(family, mark).detach()))
             for port in ports:
                 name = f"udp{4 if family == socket.AF_INET else 6}/{port}"
@@ -77,13 +78,16 @@ def attach(ends: tuple[End, ...]) -> Ends:
     out: dict[Kind, socket.socket] = {}
     ports: dict[tuple[bool, int], udp.Udp] = {}
     native: dict[bool, udp.Udp] = {}
+    native_esp: dict[bool, Attachment] = {}
     for end in ends:
         if end.kind is Kind.TUN:
             protected = tun.Tun(end.name, end.descriptor, has_headers=end.is_native)
-        elif end.kind is Kind.RAW4:
-            unprotected.append(raw.Raw4(end.name, socket.socket(fileno=end.descriptor)))
-        elif end.kind is Kind.RAW6:
-            unprotected.append(raw.Raw6(end.name, socket.socket(fileno=end.descriptor), end.number))
+        elif end.kind in (Kind.RAW4, Kind.RAW6):
+            one = _raw(end)
+            if end.is_native:
+                native_esp[end.kind is Kind.RAW4] = one
+            else:
+                unprotected.append(one)
         elif end.kind is Kind.UDP:
             port = udp.Udp(end.name, socket.socket(fileno=end.descriptor))
             ports[port.is_ipv4, port.port] = port
@@ -96,4 +100,9 @@ def attach(ends: tuple[End, ...]) -> Ends:
     assert protected is not None, "there is a TUN"
     descriptors = tuple((kind is Kind.OUT4, end.fileno()) for kind, end in out.items())
     leaving = raw.Out(out.get(Kind.OUT4), out.get(Kind.OUT6))
-    return Ends(protected, unprotected, leaving, dict(ports), frozenset(), descriptors, dict(native))
+    return Ends(protected, unprotected, leaving, dict(ports), frozenset(), descriptors, dict(native), native_esp)
+
+
+def _raw(end: End) -> Attachment:
+    receives = socket.socket(fileno=end.descriptor)
+    return raw.Raw4(end.name, receives) if end.kind is Kind.RAW4 else raw.Raw6(end.name, receives, end.number)

@@ -28,6 +28,8 @@ class Packets:
         if isinstance(self.pump, FastPump):
             for is_ipv4, one in self._ends.native.items():
                 loop.watch(one.fileno(), partial(_trains, self.pump, is_ipv4))
+            for is_ipv4, one in self._ends.native_esp.items():
+                loop.watch(one.fileno(), partial(_esp, self.pump, is_ipv4))
         loop.watch(self._ends.protected.fileno(), self.pump.outbound_ready)
         for one in self._ends.unprotected:
             loop.watch(one.fileno(), partial(_arrived, self.pump, one))
@@ -60,6 +62,10 @@ class Packets:
 
 def _trains(pump: FastPump, is_ipv4: bool, _events: int) -> None:
     pump.datagrams_ready(is_ipv4)
+
+
+def _esp(pump: FastPump, is_ipv4: bool, _events: int) -> None:
+    pump.esp_ready(is_ipv4)
 
 
 def _arrived(pump: Pump, attachment: Any, _events: int) -> None:

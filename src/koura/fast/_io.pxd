@@ -7,7 +7,7 @@ from koura.fast.headers cimport Head
 from koura.fast.sockets cimport Vnet
 
 cdef enum:
-    MESSAGES = 8
+    MESSAGES = 64
     PIECES = 64
     SUPER_OCTETS = 65536 + 64
     OURS = 64
@@ -18,7 +18,8 @@ cdef class Io:
     cdef bint has_vnet
     cdef int udp[2]           # IPv4, IPv6; -1: none
     cdef uint16_t ports[2]
-    cdef int raw[2]
+    cdef int raw[2]           # where whole packets leave
+    cdef int esp[2]           # where ESP arrives
     cdef uint8_t *supers      # what the kernel gives: TUN's super packets, UDP's trains
     cdef Head heads[256]
     cdef uint8_t ours[OURS][16]
@@ -32,8 +33,10 @@ cdef class Io:
     cdef bint _is_forwarded(self, int number) noexcept nogil
     cdef void _send(self, int first, int count) noexcept nogil
     cdef int _train(self, int first, int last, int which) noexcept nogil
-    cdef void _send_raw(self, int number) noexcept nogil
+    cdef int _send_raw(self, int first, int last, int which) noexcept nogil
     cdef int _receive(self, int which) noexcept nogil
+    cdef int _receive_esp(self, int which) noexcept nogil
+    cdef void _note_control(self, int which, void *header, Head *head, uint32_t *size) noexcept nogil
     cdef int _split(self, int which, int message, void *header, int count) noexcept nogil
     cdef void _deliver(self, int first, int count) noexcept nogil
     cdef void _write(self, int first, int count, void *merge) noexcept nogil

@@ -32,7 +32,7 @@ cdef class Io:
 
     def __cinit__(self, Burst burst, int tun, bint has_vnet):
         self.burst, self.tun, self.has_vnet = burst, tun, has_vnet
-        self.udp[0] = self.udp[1] = self.raw[0] = self.raw[1] = -1
+        self.udp[0] = self.udp[1] = self.raw[0] = self.raw[1] = self.esp[0] = self.esp[1] = -1
         self.supers = <uint8_t *> malloc(MESSAGES * SUPER_OCTETS)
         if self.supers == NULL:
             raise MemoryError
@@ -47,6 +47,10 @@ cdef class Io:
     def use_raw(self, bint is_ipv4, int descriptor):
         """Whole packets leave here."""
         self.raw[0 if is_ipv4 else 1] = descriptor
+
+    def use_esp(self, bint is_ipv4, int descriptor):
+        """ESP arrives here: over IPv4 as whole packets, over IPv6 without the fixed header."""
+        self.esp[0 if is_ipv4 else 1] = descriptor
 
     def set_local(self, addresses):
         """This host's addresses; False if there are too many to look through."""
@@ -157,8 +161,7 @@ cdef class Io:
             ) == self.ports[which]:
                 i = self._train(i, first + count, which)
             else:
-                self._send_raw(i)
-                i += 1
+                i = self._send_raw(i, first + count, which)
 
     cdef int _train(self, int first, int last, int which) noexcept nogil:
         """One sendmsg of datagrams from `first` on; where the next train begins."""
@@ -241,30 +244,45 @@ cdef class Io:
             self.sent += count
         return i
 
-    cdef void _send_raw(self, int number) noexcept nogil:
-        cdef Packet *p = &self.burst.packets[number]
-        cdef int which = 0 if p.result[0] >> 4 == 4 else 1
-        cdef sockaddr_in to4
-        cdef sockaddr_in6 to6
-        cdef msghdr message
-        cdef iovec piece
-        memset(&message, 0, sizeof(msghdr))
-        piece.iov_base, piece.iov_len = p.result, p.result_octets
-        message.msg_iov, message.msg_iovlen = &piece, 1
-        if which == 0:
-            memset(&to4, 0, sizeof(to4))
-            to4.sin_family = AF_INET
-            memcpy(&to4.sin_addr, p.result + 16, 4)
-            message.msg_name, message.msg_namelen = &to4, sizeof(to4)
-        else:
-            memset(&to6, 0, sizeof(to6))
-            to6.sin6_family = AF_INET6
-            memcpy(&to6.sin6_addr, p.result + 24, 16)
-            message.msg_name, message.msg_namelen = &to6, sizeof(to6)
-        if self.raw[which] < 0 or sendmsg(self.raw[which], &message, MSG_DONTWAIT) < 0:
-            self.lost += 1
-        else:
-            self.sent += 1
+    cdef int _send_raw(self, int first, int last, int which) noexcept nogil:
+        """Whole packets of one family from `first` on, in one call; where the next begin."""
+        cdef Packet *packets = self.burst.packets
+        cdef mmsghdr messages[PIECES]
+        cdef iovec pieces[PIECES]
+        cdef sockaddr_in6 names[PIECES]
+        cdef sockaddr_in *to4
+        cdef int i = first
+        cdef int count = 0
+        cdef int gone = 0
+        cdef int done
+        memset(messages, 0, sizeof(messages))
+        memset(names, 0, sizeof(names))
+        while i < last and count < PIECES and packets[i].kind != DISCARDED and (packets[i].result[0] >> 4 == 4) == (which == 0):
+            if count and packets[i].result[9 if which == 0 else 6] == 17 and self.udp[which] >= 0:
+                break
+            pieces[count].iov_base, pieces[count].iov_len = packets[i].result, packets[i].result_octets
+            messages[count].msg_hdr.msg_iov, messages[count].msg_hdr.msg_iovlen = &pieces[count], 1
+            messages[count].msg_hdr.msg_name = &names[count]
+            if which == 0:
+                to4 = <sockaddr_in *> &names[count]
+                to4.sin_family = AF_INET
+                memcpy(&to4.sin_addr, packets[i].result + 16, 4)
+                messages[count].msg_hdr.msg_namelen = sizeof(sockaddr_in)
+            else:
+                names[count].sin6_family = AF_INET6
+                memcpy(&names[count].sin6_addr, packets[i].result + 24, 16)
+                messages[count].msg_hdr.msg_namelen = sizeof(sockaddr_in6)
+            count += 1
+            i += 1
+        while gone < count:
+            done = sendmmsg(self.raw[which], messages + gone, count - gone, MSG_DONTWAIT) if self.raw[which] >= 0 else -1
+            if done > 0:
+                self.sent += done
+                gone += done
+            else:
+                self.lost += 1  # this one; those behind it may have another way
+                gone += 1
+        return i
 
     # -- in --------------------------------------------------------------------------------------------------------------
 
@@ -297,14 +315,12 @@ cdef class Io:
     cdef int _split(self, int which, int message, void *header, int count) noexcept nogil:
         """One train into datagrams; the count with them."""
         cdef mmsghdr *m = <mmsghdr *> header
-        cdef cmsghdr *c = CMSG_FIRSTHDR(&m.msg_hdr)
         cdef Packet *packets = self.burst.packets
         cdef Head head
         cdef uint8_t *data = self.supers + message * SUPER_OCTETS
         cdef uint32_t octets = m.msg_len
         cdef uint32_t size = octets
         cdef uint32_t at = 0
-        cdef int number
         memset(&head, 0, sizeof(Head))
         head.version, head.octets = (4, IPV4_OCTETS) if which == 0 else (6, IPV6_OCTETS)
         head.protocol, head.has_ports, head.dport = 17, True, self.ports[which]
@@ -314,21 +330,7 @@ cdef class Io:
         else:
             memcpy(head.src, &(<sockaddr_in6 *> m.msg_hdr.msg_name).sin6_addr, 16)
             head.sport = swap16((<sockaddr_in6 *> m.msg_hdr.msg_name).sin6_port)
-        while c != NULL:
-            if c.cmsg_level == SOL_UDP and c.cmsg_type == UDP_GRO:
-                memcpy(&number, CMSG_DATA(c), sizeof(int))
-                if number > 0:
-                    size = number
-            elif which == 0 and c.cmsg_level == IPPROTO_IP and c.cmsg_type == IP_PKTINFO:
-                memcpy(head.dst, &(<in_pktinfo *> CMSG_DATA(c)).ipi_addr, 4)
-            elif which == 1 and c.cmsg_level == IPPROTO_IPV6 and c.cmsg_type == IPV6_PKTINFO:
-                memcpy(head.dst, &(<in6_pktinfo *> CMSG_DATA(c)).ipi6_addr, 16)
-            elif which == 0 and c.cmsg_level == IPPROTO_IP and c.cmsg_type == IP_TOS:
-                head.tos = CMSG_DATA(c)[0]
-            elif which == 1 and c.cmsg_level == IPPROTO_IPV6 and c.cmsg_type == IPV6_TCLASS:
-                memcpy(&number, CMSG_DATA(c), sizeof(int))
-                head.tos = <uint8_t> number
-            c = CMSG_NXTHDR(&m.msg_hdr, c)
+        self._note_control(which, &m.msg_hdr, &head, &size)
         if m.msg_hdr.msg_flags & MSG_TRUNC:
             self.lost += 1
             return count
@@ -338,6 +340,72 @@ cdef class Io:
             at += size
             count += 1
         return count
+
+    cdef void _note_control(self, int which, void *header, Head *head, uint32_t *size) noexcept nogil:
+        """What stands beside a datagram: our address, TOS, and how long the datagrams of a train are."""
+        cdef msghdr *m = <msghdr *> header
+        cdef cmsghdr *c = CMSG_FIRSTHDR(m)
+        cdef int number
+        while c != NULL:
+            if c.cmsg_level == SOL_UDP and c.cmsg_type == UDP_GRO:
+                memcpy(&number, CMSG_DATA(c), sizeof(int))
+                if number > 0:
+                    size[0] = number
+            elif which == 0 and c.cmsg_level == IPPROTO_IP and c.cmsg_type == IP_PKTINFO:
+                memcpy(head.dst, &(<in_pktinfo *> CMSG_DATA(c)).ipi_addr, 4)
+            elif which == 1 and c.cmsg_level == IPPROTO_IPV6 and c.cmsg_type == IPV6_PKTINFO:
+                memcpy(head.dst, &(<in6_pktinfo *> CMSG_DATA(c)).ipi6_addr, 16)
+            elif which == 0 and c.cmsg_level == IPPROTO_IP and c.cmsg_type == IP_TOS:
+                head.tos = CMSG_DATA(c)[0]
+            elif which == 1 and c.cmsg_level == IPPROTO_IPV6 and c.cmsg_type == IPV6_TCLASS:
+                memcpy(&number, CMSG_DATA(c), sizeof(int))
+                head.tos = <uint8_t> number
+            c = CMSG_NXTHDR(m, c)
+
+    def receive_esp(self, bint is_ipv4):
+        """Take what the raw socket has, at most a burst of packets; how many."""
+        cdef int count
+        with nogil:
+            count = self._receive_esp(0 if is_ipv4 else 1)
+        self.received += count
+        return count
+
+    cdef int _receive_esp(self, int which) noexcept nogil:
+        cdef mmsghdr messages[MESSAGES]
+        cdef iovec pieces[MESSAGES]
+        cdef sockaddr_in6 names[MESSAGES]
+        cdef uint8_t control[MESSAGES][128]
+        cdef Packet *packets = self.burst.packets
+        cdef uint32_t size = 0
+        cdef int i, got, count = 0
+        memset(messages, 0, sizeof(messages))
+        for i in range(MESSAGES):
+            pieces[i].iov_base, pieces[i].iov_len = self.supers + i * SUPER_OCTETS, SUPER_OCTETS
+            messages[i].msg_hdr.msg_iov, messages[i].msg_hdr.msg_iovlen = &pieces[i], 1
+            if which:
+                messages[i].msg_hdr.msg_name, messages[i].msg_hdr.msg_namelen = &names[i], sizeof(sockaddr_in6)
+                messages[i].msg_hdr.msg_control, messages[i].msg_hdr.msg_controllen = control[i], 128
+        got = recvmmsg(self.esp[which], messages, MESSAGES, MSG_DONTWAIT, NULL)
+        for i in range(got):
+            if messages[i].msg_hdr.msg_flags & MSG_TRUNC:
+                self.lost += 1
+                continue
+            packets[count].data, packets[count].octets = self.supers + i * SUPER_OCTETS, messages[i].msg_len
+            if which:
+                memset(&self.heads[count], 0, sizeof(Head))
+                self.heads[count].version, self.heads[count].octets, self.heads[count].protocol = 6, IPV6_OCTETS, 50
+                memcpy(self.heads[count].src, &names[i].sin6_addr, 16)
+                self._note_control(which, &messages[i].msg_hdr, &self.heads[count], &size)
+            count += 1
+        return count
+
+    def open_whole(self, int first, int last, uint64_t at_ns):
+        """The same as `open` for whole IPv4 packets."""
+        cdef int done
+        with nogil:
+            done = open_burst(&self.burst.e, self.burst.packets + first, NULL, last - first, at_ns)
+            self._deliver(first, done)
+        return done
 
     def open(self, int first, int last, uint64_t at_ns):
         """Open datagrams from `first` on, before `last`, and hand them to the TUN; how many the engine answered."""

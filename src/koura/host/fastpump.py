@@ -10,9 +10,11 @@ from koura.fast import drivers
 from koura.fast.path import FastPath
 from koura.host.clock import Clock
 from koura.host.pump import Ends, Pump
+from koura.host.raw import IPPROTO_ESP
 from koura.host.udp import Udp, whole
 from koura.stack import Stack
 from koura.traffic.outcome import FORWARDED, LOCAL, Event
+from koura.wire import ipv6
 
 
 class FastPump(Pump):
@@ -27,6 +29,8 @@ class FastPump(Pump):
         for is_ipv4, attachment in ends.native.items():
             assert isinstance(attachment, Udp)
             self._io.use_udp(is_ipv4, attachment.fileno(), attachment.port)
+        for is_ipv4, one in ends.native_esp.items():
+            self._io.use_esp(is_ipv4, one.fileno())
         for is_ipv4, descriptor in ends.raw_descriptors:
             self._io.use_raw(is_ipv4, descriptor)
         self._is_local_known = self._io.set_local(())
@@ -67,6 +71,29 @@ class FastPump(Pump):
                 is_on = self._stack.begin_burst(at)
                 first += 1
         self._fast.settle()
+
+    def esp_ready(self, is_ipv4: bool) -> None:
+        """A raw socket has ESP."""
+        at = self._clock.now()
+        is_on = self._stack.begin_burst(at)
+        count, first = self._io.receive_esp(is_ipv4), 0
+        opening = self._io.open_whole if is_ipv4 else self._io.open
+        while first < count:
+            done = opening(first, count, at.ns) if is_on else 0
+            first += done
+            if not done:
+                results = self._stack.inbound_by_reference(self._whole_esp(first, is_ipv4), at)
+                self._deliver(results.outcomes)
+                self.happened(results.events)
+                is_on = self._stack.begin_burst(at)
+                first += 1
+        self._fast.settle()
+
+    def _whole_esp(self, number: int, is_ipv4: bool) -> bytes:
+        if is_ipv4:
+            return bytes(self._io.packet(number))
+        src, _, dst, _, traffic_class, octets = self._io.datagram(number)
+        return ipv6.write(ipv6.Header(src, dst, IPPROTO_ESP, 64, traffic_class), octets)
 
     def counts(self) -> dict[str, int]:
         """What the hands moved: packets taken from the TUN, sent, received, delivered, lost."""

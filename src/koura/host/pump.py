@@ -38,6 +38,7 @@ class Ends:
     local: frozenset[bytes] = frozenset()
     raw_descriptors: tuple[tuple[bool, int], ...] = ()  # (is IPv4, where whole packets leave)
     native: dict[bool, Attachment] = field(default_factory=dict)  # ESP in UDP by native I/O, by is IPv4
+    native_esp: dict[bool, Attachment] = field(default_factory=dict)  # raw ESP likewise
 
 
 class Pump:
