@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from koura.cli.main import BAD_DATA, FAILED, NO_PERMISSION, Failed
+from koura.cli.rootless import up as rootless_up
 from koura.client import place
 from koura.daemon import config as configs
 from koura.daemon.config import BadConfig
@@ -14,7 +15,7 @@ from koura.daemon.house import NoHouse
 from koura.daemon.network import NoNetwork
 
 
-@click.command("up")
+@click.command("up", context_settings={"allow_interspersed_args": False})
 @click.option("-f", "--file", type=click.Path(path_type=Path), help="A setkey script that is loaded at the start, and again on SIGHUP.")
 @click.option("-c", "--config", type=click.Path(path_type=Path), help="koura.toml.")
 @click.option("--socket", "directory", metavar="DIR", help="Where its sockets are [$KOURA_SOCKET, /run/koura].")
@@ -23,11 +24,18 @@ from koura.daemon.network import NoNetwork
 @click.option("--pfkey-mode", metavar="MODE", help="Its mode [0600].")
 @click.option("--pfkey-group", metavar="GROUP", help="Its group, whose members may do all that root may.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but what is wrong.")
+@click.option("--rootless", is_flag=True, help="No rights needed: PROGRAM in a namespace of its own, its traffic protected by ESP in UDP.")
+@click.argument("program", nargs=-1, type=click.UNPROCESSED)
 def command(
     file: Path | None, config: Path | None, directory: str | None, tunables: tuple[str, ...], pfkey_path: Path | None,
-    pfkey_mode: str | None, pfkey_group: str | None, quiet: bool,
+    pfkey_mode: str | None, pfkey_group: str | None, quiet: bool, rootless: bool, program: tuple[str, ...],
 ) -> int:  # fmt: skip
-    """Start the daemon: it serves PF_KEY and control sockets in DIR until it is told to end (SIGTERM, koura down)."""
+    """Start the daemon: it serves PF_KEY and control sockets in DIR until it is told to end (SIGTERM, koura down).
+
+    With --rootless it lives as long as PROGRAM; what comes behind -- is PROGRAM's own.
+    """
+    if rootless != bool(program):
+        raise click.UsageError("--rootless needs a program behind --" if rootless else "a program is for --rootless only")
     try:
         text = config.read_text() if config is not None else ""
         chosen = configs.read(place.directory(directory), text, str(config), tunables)
@@ -43,9 +51,11 @@ def command(
         raise Failed(f"{config}: {error.strerror if isinstance(error, OSError) else 'not text'}", BAD_DATA) from error
     except BadConfig as error:
         raise Failed(str(error), BAD_DATA) from error
+    if rootless:
+        return rootless_up(chosen, program, is_private=directory is None)
     try:
         return Daemon(chosen, is_quiet=quiet).run()
     except NoHouse as error:
         raise Failed(str(error), NO_PERMISSION if error.is_forbidden else FAILED) from error
     except NoNetwork as error:
-        raise Failed(str(error), FAILED) from error
+        raise Failed(str(error), NO_PERMISSION if error.is_forbidden else FAILED) from error

@@ -4,6 +4,7 @@
     [pfkey]    path = "...", mode = "0660", group = "ipsec"     who is in the group may do what root may
     [status]   group = "koura"
     [host]     interface = "koura0", mtu = 1500, addresses = ["10.0.0.1/24"], ports = [4500], guard = true
+    [rootless] interface = "koura0", device = "auto", mtu = 1500, addresses = ["10.1.1.5/32"], port = 4500
     [sysctl]   "net.inet.ipsec.dfbit" = 2
 """
 
@@ -28,7 +29,9 @@ _TABLES: Mapping[str, Mapping[str, type]] = {
     "pfkey": {"path": str, "mode": str, "group": str},
     "status": {"group": str},
     "host": {"interface": str, "mtu": int, "addresses": list, "ports": list, "guard": bool},
+    "rootless": {"interface": str, "device": str, "mtu": int, "addresses": list, "port": int},
 }
+DEVICES = ("auto", "tun", "veth")
 
 
 class BadConfig(KouraError):
@@ -47,6 +50,17 @@ class HostConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class RootlessConfig:
+    """Rootless mode: the interface inside the namespace, and the UDP port outside (0: any that is free)."""
+
+    interface: str = "koura0"
+    device: str = "auto"
+    mtu_octets: int = 1500
+    addresses: tuple[tuple[bytes, int], ...] = ()
+    port: int = 4500
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """One daemon's."""
 
@@ -58,6 +72,7 @@ class Config:
     status_group: str = ""
     settings: Settings = Settings(weak_crypto=0)
     host: HostConfig | None = None
+    rootless: RootlessConfig = RootlessConfig()
 
     @property
     def pfkey(self) -> Path:
@@ -83,29 +98,52 @@ def read(directory: Path, text: str = "", name: str = "", tunables: tuple[str, .
         status.get("group", ""),
         _tuned([f"{key}={value}" for key, value in wanted.items()] if isinstance(wanted, dict) else [""], name, tunables),
         _host(name, said["host"]) if "host" in said else None,
+        _rootless(name, said.get("rootless", {})),
     )
 
 
 def _host(name: str, said: Mapping[str, Any]) -> HostConfig:
     """Raises BadConfig."""
     host = HostConfig()
-    interface = said.get("interface", host.interface)
-    if not interface or len(interface.encode()) > _INTERFACE_OCTETS or set(interface) & set("/ %"):
-        raise BadConfig(f"{name}: host.interface: {interface!r} is no name of an interface")
-    mtu = said.get("mtu", host.mtu_octets)
-    if not _LEAST_MTU <= mtu <= _MOST_MTU:
-        raise BadConfig(f"{name}: host.mtu: {mtu} is not between {_LEAST_MTU} and {_MOST_MTU}")
     ports = tuple(said.get("ports", host.ports))
     if not all(isinstance(port, int) and 0 < port < _PORTS for port in ports):
         raise BadConfig(f"{name}: host.ports: a port is a number of 1 to {_PORTS - 1}")
-    return HostConfig(interface, mtu, tuple(_address(name, text) for text in said.get("addresses", ())), ports, said.get("guard", True))
+    addresses = _addresses(f"{name}: host", said)
+    return HostConfig(*_interface(f"{name}: host", said), addresses, ports, said.get("guard", True))
 
 
-def _address(name: str, text: object) -> tuple[bytes, int]:
+def _rootless(name: str, said: Mapping[str, Any]) -> RootlessConfig:
+    """Raises BadConfig."""
+    where, rootless = f"{name}: rootless", RootlessConfig()
+    interface, mtu_octets = _interface(where, said)
+    device, port = said.get("device", rootless.device), said.get("port", rootless.port)
+    if device not in DEVICES:
+        raise BadConfig(f"{where}.device: {device!r} is none of {', '.join(DEVICES)}")
+    if not 0 <= port < _PORTS:
+        raise BadConfig(f"{where}.port: a port is a number of 1 to {_PORTS - 1}, or 0 for any that is free")
+    return RootlessConfig(interface, device, mtu_octets, _addresses(where, said), port)
+
+
+def _interface(where: str, said: Mapping[str, Any]) -> tuple[str, int]:
+    """Name and MTU. Raises BadConfig."""
+    usual = HostConfig()
+    interface, mtu = said.get("interface", usual.interface), said.get("mtu", usual.mtu_octets)
+    if not interface or len(interface.encode()) > _INTERFACE_OCTETS or set(interface) & set("/ %"):
+        raise BadConfig(f"{where}.interface: {interface!r} is no name of an interface")
+    if not _LEAST_MTU <= mtu <= _MOST_MTU:
+        raise BadConfig(f"{where}.mtu: {mtu} is not between {_LEAST_MTU} and {_MOST_MTU}")
+    return interface, mtu
+
+
+def _addresses(where: str, said: Mapping[str, Any]) -> tuple[tuple[bytes, int], ...]:
+    return tuple(_address(where, text) for text in said.get("addresses", ()))
+
+
+def _address(where: str, text: object) -> tuple[bytes, int]:
     try:
         found = ipaddress.ip_interface(str(text))
     except ValueError as error:
-        raise BadConfig(f"{name}: host.addresses: {text!r} is no address; write it as 10.0.0.1/24") from error
+        raise BadConfig(f"{where}.addresses: {text!r} is no address; write it as 10.0.0.1/24") from error
     return found.packed, found.network.prefixlen
 
 

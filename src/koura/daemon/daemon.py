@@ -26,6 +26,8 @@ from koura.daemon.keeper import Keeper, log
 from koura.daemon.network import Network
 from koura.daemon.notify import Notifier
 from koura.daemon.peer import Credentials, Peer
+from koura.daemon.rootless import Rootless
+from koura.daemon.tenant import Tenant
 from koura.errors import Errno, Refused
 from koura.host.loop import Loop
 from koura.pfkey import dialect as dialects
@@ -40,7 +42,9 @@ BAD_FILE, FAILED = 65, 1
 class Daemon:
     """One daemon. `run` returns its exit status."""
 
-    def __init__(self, config: Config, *, is_quiet: bool = False) -> None:
+    def __init__(self, config: Config, *, is_quiet: bool = False, tenant: Tenant | None = None) -> None:
+        """tenant: a program in a namespace of its own (rootless mode), with which the daemon ends."""
+        self._tenant = tenant
         self._config = config
         self._is_quiet = is_quiet
         self._loop = Loop()
@@ -65,6 +69,8 @@ class Daemon:
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._loop.on_signal(number, self._down)
             self._loop.on_signal(signal.SIGHUP, lambda: self._reload(self._say))
+            if self._tenant is not None:
+                self._tenant.watch(self._loop)
             network = self._network()
             self._keeper.start()
             self._loop.run()
@@ -72,6 +78,8 @@ class Daemon:
                 signal.signal(number, signal.SIG_IGN)  # it ends already
             self._notifier.tell("STOPPING=1")
             self._keeper.stop()
+            if self._tenant is not None:
+                self._tenant.end()
             if network is not None:
                 network.close()
         finally:
@@ -81,10 +89,14 @@ class Daemon:
         return self._status
 
     def _network(self) -> Network | None:
-        """What host mode needs, opened before there is an engine. Raises NoNetwork."""
-        if self._config.host is None:
+        """What host or rootless mode needs, opened before there is an engine. Raises NoNetwork."""
+        network: Network
+        if self._tenant is not None:
+            network = Rootless(self._loop, self._config.rootless, self._config.settings, self._say_to_engine, log, self._tenant.made)
+        elif self._config.host is not None:
+            network = Network(self._loop, self._config.host, self._config.settings, self._say_to_engine, log)
+        else:
             return None
-        network = Network(self._loop, self._config.host, self._config.settings, self._say_to_engine, log)
         network.open()
         self._keeper.network = network
         return network
@@ -139,6 +151,8 @@ class Daemon:
             sys.stdout.flush()
         if self._notifier.watchdog_s:
             self._watchdog()
+        if self._tenant is not None:
+            self._tenant.begin(self._loop)
 
     def _watch_listener(self, listener: socket.socket, accept: Callable[[socket.socket], None]) -> None:
         self._loop.watch(listener.fileno(), partial(self._accept, listener, accept))

@@ -3,13 +3,14 @@
 An End is a descriptor with what it is; the engine inherits it by fork and makes an attachment of it. All of them outlive engines.
 """
 
+import errno
 import socket
 from dataclasses import dataclass
 from enum import Enum
 
 from koura.attachment import Attachment
 from koura.fast import drivers
-from koura.host import raw, tun, udp
+from koura.host import ethernet, raw, tun, udp
 from koura.host.pump import Ends
 
 
@@ -22,17 +23,23 @@ class Kind(Enum):
     OUT4 = "out4"
     OUT6 = "out6"
     UDP = "udp"
+    VETH = "veth"
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """One descriptor. number: of the protocol (RAW4, RAW6) or the port (UDP). is_native: for koura.fast._io (TUN, UDP)."""
+    """One descriptor. number: of the protocol (RAW4, RAW6) or the port (UDP). is_native: for koura.fast._io (TUN, UDP).
+
+    near: the hardware address at the other end, far: the name of this one (VETH).
+    """
 
     kind: Kind
     name: str
     descriptor: int
     number: int = 0
     is_native: bool = False
+    near: bytes = b""
+    far: str = ""
 
 
 PROTOCOLS = (raw.IPPROTO_ESP, raw.IPPROTO_AH, raw.IPPROTO_IPCOMP)
@@ -65,6 +72,25 @@ def open_host(interface: str, ports: tuple[int, ...], mark: int) -> tuple[End, .
     return tuple(found)
 
 
+def open_rootless(port: int, shown: int) -> tuple[End, ...]:
+    """Ordinary UDP sockets of the families there are, on `port` (0: any), whose packets say `shown`. Raises OSError."""
+    found: list[End] = []
+    is_native = drivers.has_hands()
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            end = udp.open_port(family, port)
+        except OSError as error:
+            if error.errno == errno.EAFNOSUPPORT and found:
+                continue
+            close(tuple(found))
+            raise
+        if is_native:
+            udp.take_trains(end)
+        real = int(end.getsockname()[1])
+        found.append(End(Kind.UDP, f"udp{4 if family == socket.AF_INET else 6}/{real}", end.detach(), shown, is_native))
+    return tuple(found)
+
+
 def close(ends: tuple[End, ...]) -> None:
     """Give the descriptors back."""
     for end in ends:
@@ -82,6 +108,8 @@ def attach(ends: tuple[End, ...]) -> Ends:
     for end in ends:
         if end.kind is Kind.TUN:
             protected = tun.Tun(end.name, end.descriptor, has_headers=end.is_native)
+        elif end.kind is Kind.VETH:
+            protected = ethernet.Veth(end.name, socket.socket(fileno=end.descriptor), end.near, end.far)
         elif end.kind in (Kind.RAW4, Kind.RAW6):
             one = _raw(end)
             if end.is_native:
@@ -89,7 +117,7 @@ def attach(ends: tuple[End, ...]) -> Ends:
             else:
                 unprotected.append(one)
         elif end.kind is Kind.UDP:
-            port = udp.Udp(end.name, socket.socket(fileno=end.descriptor))
+            port = udp.Udp(end.name, socket.socket(fileno=end.descriptor), end.number)
             ports[port.is_ipv4, port.port] = port
             if end.is_native:
                 native[port.is_ipv4] = port
@@ -97,7 +125,7 @@ def attach(ends: tuple[End, ...]) -> Ends:
                 unprotected.append(port)
         else:
             out[end.kind] = socket.socket(fileno=end.descriptor)
-    assert protected is not None, "there is a TUN"
+    assert protected is not None, "there is a TUN or a veth"
     descriptors = tuple((kind is Kind.OUT4, end.fileno()) for kind, end in out.items())
     leaving = raw.Out(out.get(Kind.OUT4), out.get(Kind.OUT6))
     return Ends(protected, unprotected, leaving, dict(ports), frozenset(), descriptors, dict(native), native_esp)

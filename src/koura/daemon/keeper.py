@@ -159,6 +159,7 @@ class Keeper:
 
     def _step(self, records: tuple[Record, ...]) -> None:
         answered: list[Client] = []
+        replied: list[tuple[Call, tuple[bytes, ...]]] = []
         kept, clients = self._state.kept, self._state.clients
         for record in records:
             kind, number, body = record.kind, record.number, record.body
@@ -184,7 +185,7 @@ class Keeper:
             elif kind == Kind.REPLY:
                 call = self._state.calls.pop(number, None)
                 if call is not None:
-                    call.done(unpack(body))
+                    replied.append((call, unpack(body)))
             elif kind == Kind.LOG:
                 log(number, body.decode())
             elif kind == Kind.READY:
@@ -193,6 +194,8 @@ class Keeper:
                 raise Malformed("step", f"the engine said {kind}")
         if self.network is not None:
             self.network.commit()
+        for call, replies in replied:
+            call.done(replies)
         for client in answered:
             client.settle()
 

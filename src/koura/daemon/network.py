@@ -9,7 +9,7 @@ Routes are set in the same step in which the policy's request is answered; the g
 
 import syslog
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from pyroute2 import NetlinkError
 
@@ -35,7 +35,25 @@ Log = Callable[[int, str], None]
 
 
 class NoNetwork(KouraError):
-    """Host mode cannot be had; says what is missing."""
+    """Host or rootless mode cannot be had; says what is missing. is_forbidden: to this user, on this machine."""
+
+    def __init__(self, why: str, is_forbidden: bool = False) -> None:
+        super().__init__(why)
+        self.is_forbidden = is_forbidden
+
+
+class Table(Protocol):
+    """What the keeper does with routes: host.routes.Routes, or those of a namespace."""
+
+    @property
+    def ours(self) -> frozenset[bytes]: ...
+    def sync(self, wanted: Iterable[routes.Wanted]) -> None: ...
+    def look(self) -> None: ...
+    def is_ours(self, address: bytes) -> bool: ...
+    def mtu_to(self, destination: bytes) -> int: ...
+    def fileno(self) -> int: ...
+    def drain(self) -> bool: ...
+    def close(self) -> None: ...
 
 
 class Network:
@@ -51,7 +69,8 @@ class Network:
         self._ports: dict[bytes, int] = {}
         self._is_changed = self._is_guard_due = False
         self.ends: tuple[End, ...] = ()
-        self._routes: routes.Routes | None = None
+        self._routes: Table | None = None
+        self._host: routes.Routes | None = None
 
     def open(self) -> None:
         """Interface, sockets, rules; adopts what an earlier daemon left. Raises NoNetwork."""
@@ -60,7 +79,7 @@ class Network:
             raise NoNetwork("nft is not here: install nftables, or start with --no-inbound-guard")
         try:
             self.ends = ends.open_host(config.interface, config.ports, routes.MARK)
-            self._routes = table = routes.Routes(config.interface)
+            self._routes = self._host = table = routes.Routes(config.interface)
             table.raise_interface(config.mtu_octets, config.addresses)
             table.adopt()
             table.add_rules()
@@ -72,19 +91,19 @@ class Network:
 
     def close(self) -> None:
         """`koura down`: interface, routes, rules and guard go."""
-        if self._routes is None:
+        if self._host is None:
             return
-        self._loop.forget(self._routes.fileno())
+        self._loop.forget(self._host.fileno())
         ends.close(self.ends)
         try:
-            self._routes.remove()
+            self._host.remove()
             if self._config.has_guard:
                 guard.remove()
-            self._routes.drop_interface()
+            self._host.drop_interface()
         except (OSError, NetlinkError, NoGuard) as error:
             self._log(syslog.LOG_ERR, f"taking the network down: {error}")
-        self._routes.close()
-        self._routes = None
+        self._host.close()
+        self._routes = self._host = None
 
     # -- what the engine wrote down ------------------------------------------------------------------------------------
 
@@ -109,7 +128,7 @@ class Network:
         self._is_changed = False
         try:
             self._routes.sync(self._wanted())
-        except NetlinkError as error:
+        except (NetlinkError, OSError) as error:
             self._log(syslog.LOG_ERR, f"routes: {error}")
         self._tell_paths()
         if not self._is_guard_due:

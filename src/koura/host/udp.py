@@ -59,13 +59,13 @@ def open_port(family: socket.AddressFamily, port: int, mark: int = 0, address: s
 
 
 class Udp:
-    """One port of one family."""
+    """One port of one family. port: what the packets say in its place, as behind a NAT; 0: the socket's own."""
 
-    def __init__(self, name: str, end: socket.socket) -> None:
+    def __init__(self, name: str, end: socket.socket, port: int = 0) -> None:
         self.name = name
         self.losses = Losses()
         self._end = end
-        self.port = int(end.getsockname()[1])
+        self.port = port or int(end.getsockname()[1])
         self.is_ipv4 = end.family == socket.AF_INET
 
     def fileno(self) -> int:
