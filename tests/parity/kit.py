@@ -13,7 +13,7 @@ from koura.fast import drivers
 from koura.fast.path import FastPath
 from koura.moment import Moment
 from koura.sadb.agreement import Agreement, Encapsulation, SaFlags
-from koura.saindex import Direction
+from koura.saindex import Direction, Protocol
 from koura.secret import Secret
 from koura.settings import Settings
 from koura.sim.entropy import Seeded
@@ -31,6 +31,7 @@ MACS = (
 AEADS = (
     "aes-gcm-16", "aes-gcm-12", "aes-gcm-8", "aes-gmac", "aes-ccm-16", "aes-ccm-12", "aes-ccm-8", "chacha20-poly1305",
 )  # fmt: skip
+AHS = tuple(("ah", mac) for mac in MACS if mac != "null")
 SUITES = [(name, None) for name in AEADS] + [(cipher, mac) for cipher in CIPHERS for mac in MACS]
 
 
@@ -48,6 +49,12 @@ class Watched(FastPath):
         answered = super().inbound(packets, start, at)
         self.opened += len(answered)
         return answered
+
+
+class WithOpenssl(Watched):
+    """The same over OpenSSL alone."""
+
+    names = ("openssl",)
 
 
 @dataclass(frozen=True)
@@ -76,20 +83,21 @@ SHAPES = [
 
 
 def agreement(suite: tuple[str, str | None], shape: Shape, spi: int = 0x1000, key_bits: int = 0) -> Agreement:
-    """An SA from A to B."""
-    encryption = by_name(Kind.CIPHER, suite[0])
+    """An SA from A to B; ("ah", MAC) is one of AH."""
+    is_ah = suite[0] == "ah"
+    encryption = None if is_ah else by_name(Kind.CIPHER, suite[0])
     integrity = by_name(Kind.INTEGRITY, suite[1]) if suite[1] else None
-    assert encryption is not None
-    bits = key_bits or (0 if suite[0] == "null" else encryption.key_bits[0])
+    bits = key_bits or (0 if encryption is None or suite[0] == "null" else encryption.key_bits[0])
+    salt_octets = encryption.salt_octets if encryption is not None else 0
     stuff = bytes((7 * spi + i) & 0xFF for i in range(128))
     src, dst = (kit.A, kit.B) if shape.outer == 4 else (kit.A6, kit.B6)
     return replace(
         kit.agreement(
-            kit.ESP, src, dst, spi, kit.TUNNEL if shape.is_tunnel else kit.TRANSPORT,
+            kit.AH if is_ah else kit.ESP, src, dst, spi, kit.TUNNEL if shape.is_tunnel else kit.TRANSPORT,
             encapsulation=Encapsulation(4500, 4500) if shape.is_encapsulated else None,
             flags=SaFlags.ESN if shape.has_esn else SaFlags.NONE,
         ),
-        encryption=encryption, encryption_key=Secret(stuff[: bits // 8 + encryption.salt_octets]),
+        encryption=encryption, encryption_key=Secret(stuff[: bits // 8 + salt_octets]),
         integrity=integrity, integrity_key=Secret(stuff[: integrity.key_bits[0] // 8]) if integrity is not None else Secret(),
     )  # fmt: skip
 
@@ -101,20 +109,23 @@ def ends(shape: Shape) -> tuple[bytes, bytes]:
     return (kit.A, kit.B) if shape.inner == 4 else (kit.A6, kit.B6)
 
 
-def policy(shape: Shape, direction: Direction) -> Policy:
+def policy(shape: Shape, direction: Direction, protocol: Protocol = kit.ESP) -> Policy:
     """What wants that SA."""
     src, dst = ends(shape)
     outer = (kit.A, kit.B) if shape.outer == 4 else (kit.A6, kit.B6)
-    wanted = kit.tunnel(kit.ESP, *outer) if shape.is_tunnel else kit.transport(kit.ESP)
+    wanted = kit.tunnel(protocol, *outer) if shape.is_tunnel else kit.transport(protocol)
     return kit.policy(kit.selector(direction, show(src), show(dst)), wanted)
 
 
 class Pair:
     """The reference and the fast stack, fed alike."""
 
-    def __init__(self, seed: int, agreements: list[Agreement], policies: list[Policy], settings: Settings | None = None) -> None:
-        self.reference = Stack(Pooled(Seeded(seed)), settings)
-        self.fast = Stack(Pooled(Seeded(seed)), settings, fast=Watched)
+    def __init__(
+        self, seed: int, agreements: list[Agreement], policies: list[Policy], settings: Settings | None = None,
+        fast: type[Watched] = Watched,
+    ) -> None:  # fmt: skip
+        self.reference = Stack(Pooled(Seeded(seed)), settings, fast=None)
+        self.fast = Stack(Pooled(Seeded(seed)), settings, fast=fast)
         for stack in self.both:
             for given in agreements:
                 stack.sadb.add(given, AT)

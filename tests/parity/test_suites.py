@@ -3,10 +3,10 @@
 import pytest
 
 from koura.fast import drivers
-from koura.saindex import Direction
+from koura.saindex import Direction, Protocol
 from koura.traffic.outcome import Forward
 from koura.wire import checksum
-from tests.parity.kit import SHAPES, SUITES, Pair, Shape, agreement, needs_fast, packets, policy
+from tests.parity.kit import AHS, SHAPES, SUITES, Pair, Shape, agreement, needs_fast, packets, policy
 
 pytestmark = needs_fast
 
@@ -23,18 +23,25 @@ def test_each_shape_of_two_suites(suite: tuple[str, str | None], shape: Shape) -
     _both_ways(suite, shape)
 
 
+@pytest.mark.parametrize("suite", AHS, ids=lambda s: s[1])
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if not shape.is_encapsulated], ids=str)
+def test_ah(suite: tuple[str, str | None], shape: Shape) -> None:
+    _both_ways(suite, shape)
+
+
 def _both_ways(suite: tuple[str, str | None], shape: Shape) -> None:
-    out = Pair(1, [agreement(suite, shape)], [policy(shape, Direction.OUTBOUND)])
+    protocol = Protocol.AH if suite[0] == "ah" else Protocol.ESP
+    out = Pair(1, [agreement(suite, shape)], [policy(shape, Direction.OUTBOUND, protocol)])
     sent = packets(shape, 5, 40)
     wire = [packet for outcome in out.outbound(sent).outcomes if isinstance(outcome, Forward) for packet in outcome.packets]
     assert len(wire) == len(sent)
     assert out.watched.sealed >= len(sent) - 4, "the fast path answered too little to be compared"
-    back = Pair(2, [agreement(suite, shape)], [policy(shape, Direction.INBOUND)])
-    forged = bytearray(wire[7])
+    back = Pair(2, [agreement(suite, shape)], [policy(shape, Direction.INBOUND, protocol)])
+    forged = bytearray(wire[22])
     forged[-1] ^= 1
-    back.inbound([*wire[:20], bytes(forged), *wire[3:6], *wire[20:], wire[-1]])
-    if not shape.is_encapsulated or shape.is_tunnel:
-        assert back.watched.opened >= len(sent) - 4, "the fast path answered too little to be compared"
+    arriving = [*wire[:20], bytes(forged), *wire[3:6], *wire[20:], wire[-1]]
+    back.inbound(arriving)
+    assert back.watched.opened >= len(arriving) - 4, "the fast path answered too little to be compared"
 
 
 @pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape.is_encapsulated], ids=str)

@@ -18,6 +18,7 @@ from koura.fast.driver cimport CBC, CCM, CHACHA, CTR, GCM, GMAC, NO_CIPHER, Ciph
 from koura.fast.engine cimport *
 from koura.fast.flows cimport *
 from koura.fast.headers cimport *
+from koura.fast.sums cimport wide_sum
 
 from koura.sadb import hot as _hot
 
@@ -25,11 +26,13 @@ assert (_hot.STATE, _hot.EPOCH, _hot.SEQUENCE_LAST, _hot.SEQUENCE_END, _hot.IV_N
     STATE, EPOCH, SEQUENCE_LAST, SEQUENCE_END, IV_NEXT, IV_LEFT, WINDOW_TOP)
 assert (_hot.WINDOW_SEEN, _hot.ACCEPTED, _hot.PACKETS, _hot.OCTETS, _hot.USED_FIRST_NS, _hot.USED_LAST_NS, _hot.SOFT_TOLD) == (
     WINDOW_SEEN, ACCEPTED, PACKETS, OCTETS, USED_FIRST_NS, USED_LAST_NS, SOFT_TOLD)
+assert (_hot.FAILED_REPLAY, _hot.FAILED_ICV) == (FAILED_REPLAY, FAILED_ICV)
 
 ARENA_OCTETS = 8 << 20
 FORWARD, BYPASS, DISCARD, DELIVER, PUNT = PROTECTED, BYPASSED, DISCARDED, DELIVERED, PUNTED
 
 include "common.pxi"
+include "ah.pxi"
 include "outbound.pxi"
 include "inbound.pxi"
 
@@ -53,16 +56,18 @@ cdef class Burst:
         self.e.arena = <uint8_t *> malloc(ARENA_OCTETS)
         self.staging = <uint8_t *> malloc(ARENA_OCTETS)
         self.e.dirty_room = <uint32_t> 2 << (log2_sets + 3)
+        self.e.spi_counts, self.e.spi_seed = <uint16_t *> calloc(SPI_BUCKETS, sizeof(uint16_t)), seeds[0] ^ seeds[3]
         self.e.dirty = <Flow **> calloc(self.e.dirty_room, sizeof(Flow *))
         if not (
             table_open(&self.e.outbound, log2_sets, seeds[0], seeds[1]) and table_open(&self.e.inbound, log2_sets, seeds[2], seeds[3])
-            and table_open(&self.e.spis, log2_sets, seeds[1], seeds[2]) and self.e.arena and self.staging and self.e.dirty
+            and table_open(&self.e.spis, log2_sets, seeds[1], seeds[2]) and self.e.arena and self.staging and self.e.dirty and self.e.spi_counts
         ):
             raise MemoryError
         self._kept, self.verdicts = {}, []
 
     def __dealloc__(self):
         cdef uint32_t i
+        cdef int n
         for i in range(self.e.sa_count):
             if self.e.sas[i].key != NULL:
                 self.e.drivers[self.e.sas[i].driver].destroy(self.e.sas[i].key)
@@ -71,6 +76,7 @@ cdef class Burst:
         table_close(&self.e.spis)
         free(self.e.sas)
         free(self.e.cells)
+        free(self.e.spi_counts)
         free(self.e.dirty)
         free(self.e.dirty_sas)
         free(self.e.arena)
@@ -85,7 +91,9 @@ cdef class Burst:
         self.e.ctr_compatibility = bool(settings.ctr_compatibility)
         self.e.checks_source = bool(settings.check_tunnel_source)
         self.e.clamps_mss = bool(settings.mss_clamp)
-        self.e.is_esp_on = bool(settings.esp_enable)
+        self.e.is_esp_on, self.e.is_ah_on = bool(settings.esp_enable), bool(settings.ah_enable)
+        self.e.ah_clears_tos, self.e.ah_offset_mask = bool(settings.ah_cleartos), settings.ah_offsetmask & 0xFFFF
+        self.e.roams, self.e.ignores_checksums = bool(settings.natt_roaming), settings.natt_cksum_policy != 0
         if len(ports) > PORTS:
             return False
         for number, port in enumerate(ports):
@@ -155,14 +163,14 @@ cdef class Burst:
         memset(sa, 0, sizeof(Sa))
 
     cdef bint _make_key(self, Sa *sa, facts) except -1:
-        cdef bytes key = facts.key
-        cdef bytes mac_key = facts.mac_key
+        cdef bytes key = facts.keys.key
+        cdef bytes mac_key = facts.keys.mac_key
         cdef Recipe recipe
         cdef int number
-        recipe.cipher, recipe.mac = <Cipher> <int> facts.cipher, <Mac> <int> facts.mac
+        recipe.cipher, recipe.mac = <Cipher> <int> facts.keys.cipher, <Mac> <int> facts.keys.mac
         recipe.key, recipe.key_octets = <const uint8_t *> PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key)
         recipe.mac_key, recipe.mac_key_octets = <const uint8_t *> PyBytes_AS_STRING(mac_key), PyBytes_GET_SIZE(mac_key)
-        recipe.icv_octets = facts.icv_octets
+        recipe.icv_octets = facts.keys.icv_octets
         for number in range(len(self._drivers)):
             sa.key = self.e.drivers[number].make(&recipe)
             if sa.key != NULL:
@@ -171,7 +179,7 @@ cdef class Burst:
         return False
 
     cdef int _fill(self, Sa *sa, facts) except -1:
-        cdef bytes salt = facts.salt
+        cdef bytes salt = facts.keys.salt
         cdef bytes src = facts.src
         sa.cell, sa.cell_value = facts.cell, facts.cell_value
         sa.hard_packets, sa.hard_octets, sa.hard_ns = facts.hard
@@ -182,14 +190,18 @@ cdef class Burst:
         sa.nonce[15] = 1
         memcpy(sa.nonce, PyBytes_AS_STRING(salt), PyBytes_GET_SIZE(salt))
         sa.salt_octets = PyBytes_GET_SIZE(salt)
-        sa.iv_octets, sa.icv_octets, sa.align_octets = facts.iv_octets, facts.icv_octets, facts.align_octets
-        sa.is_aead = facts.cipher in (GCM, GMAC, CCM, CHACHA)
-        sa.has_counter_iv, sa.has_esn, sa.is_padding_checked = facts.has_counter_iv, facts.has_esn, facts.is_padding_checked
+        sa.iv_octets, sa.icv_octets, sa.align_octets = facts.keys.iv_octets, facts.keys.icv_octets, facts.keys.align_octets
+        sa.is_aead = facts.keys.cipher in (GCM, GMAC, CCM, CHACHA)
+        sa.has_counter_iv, sa.has_esn, sa.is_padding_checked = facts.keys.has_counter_iv, facts.has_esn, facts.is_padding_checked
         sa.ecn_ingress, sa.copies_no_ecn, sa.takes_dscp, sa.df = facts.ecn_ingress, facts.copies_no_ecn, facts.takes_dscp, facts.df
         sa.has_encapsulation = facts.ports is not None
         sa.sport, sa.dport = facts.ports or (0, 0)
         sa.has_src = any(src)
         memcpy(sa.src, PyBytes_AS_STRING(src), PyBytes_GET_SIZE(src))
+        sa.protocol, sa.ah_octets = facts.protocol, facts.ah_octets
+        sa.oai_octets, sa.oar_octets = len(facts.oai), len(facts.oar)
+        memcpy(sa.oai, <const char *> facts.oai, min(sa.oai_octets, 16))
+        memcpy(sa.oar, <const char *> facts.oar, min(sa.oar_octets, 16))
         return 0
 
     cdef int _put_spi(self, uint32_t index, Sa *sa, facts) except -1:
@@ -198,11 +210,31 @@ cdef class Burst:
         cdef Flow *flow
         memset(&key, 0, sizeof(FlowKey))
         memcpy(&key.words[2], PyBytes_AS_STRING(dst), PyBytes_GET_SIZE(dst))
-        key.words[4], key.words[5] = sa.spi, 4 if PyBytes_GET_SIZE(dst) == 4 else 6
+        key.words[4], key.words[5] = sa.spi, spi_word(4 if PyBytes_GET_SIZE(dst) == 4 else 6, sa.protocol)
         flow = table_place(&self.e.spis, &key)
         table_claim(&self.e.spis, flow, &key)
         flow.sa, flow.serial, flow.last_ns = index, sa.serial, 1
+        sa.spi_key = key
         return 0
+
+    def count_spi(self, uint32_t spi, int change):
+        """An SA with this SPI came or went."""
+        self.e.spi_counts[spi_bucket(&self.e, spi)] += change
+
+    def receives(self, uint32_t place):
+        """The destination of this SA is ours, until the generation changes."""
+        self.e.sas[place].receives_in = self.e.generation
+
+    def is_ours(self, bytes dst):
+        """So is this address: what comes to it for an SPI that no SA has may be refused here."""
+        cdef FlowKey key
+        cdef Flow *flow
+        memset(&key, 0, sizeof(FlowKey))
+        memcpy(&key.words[2], PyBytes_AS_STRING(dst), min(PyBytes_GET_SIZE(dst), 16))
+        key.words[5] = spi_word(4 if PyBytes_GET_SIZE(dst) == 4 else 6, 0)
+        flow = table_place(&self.e.spis, &key)
+        table_claim(&self.e.spis, flow, &key)
+        flow.generation, flow.last_ns = self.e.generation, 1
 
     def set_outer(self, uint32_t place, bytes header):
         """The IP header that an SA wraps packets in, lengths and checksum open."""
@@ -212,6 +244,9 @@ cdef class Burst:
     def drop_sa(self, uint32_t place):
         """An SA is gone: its key is wiped, its place may be used again."""
         cdef uint32_t serial = self.e.sas[place].serial
+        cdef Flow *flow = table_find(&self.e.spis, &self.e.sas[place].spi_key)
+        if flow != NULL and flow.sa == place and flow.serial == serial:
+            table_drop(&self.e.spis, flow)
         self._wipe(&self.e.sas[place])
         self.e.sas[place].serial = serial
         self._kept.pop(place, None)
@@ -257,12 +292,22 @@ cdef class Burst:
         """Which SA this is in its place, counted."""
         return self.e.sas[place].serial
 
-    def shape(self, bytes packet):
-        """(src, dst, protocol, sport, dport) of a packet of the kind that the engine takes, ports None where not visible; else None."""
+    def is_plain(self, bytes packet):
+        """Whether a packet that the engine takes came in clear, with nothing that IPsec or a tunnel would take off."""
         cdef Head head
         cdef View v
         v.data, v.octets = <const uint8_t *> PyBytes_AS_STRING(packet), <uint32_t> min(PyBytes_GET_SIZE(packet), 0xFFFFFFF)
-        if not parse(v, &head):
+        return bool(parse(v, &head) and is_plain(&self.e, &head))
+
+    def shape(self, bytes packet, bint is_outer=False):
+        """(src, dst, protocol, sport, dport) of a packet of the kind that the engine takes, ports None where not visible; else None.
+
+        is_outer: AH is a protocol like others.
+        """
+        cdef Head head
+        cdef View v
+        v.data, v.octets = <const uint8_t *> PyBytes_AS_STRING(packet), <uint32_t> min(PyBytes_GET_SIZE(packet), 0xFFFFFFF)
+        if not (parse_outer(v, &head) if is_outer else parse(v, &head)):
             return None
         length = 4 if head.version == 4 else 16
         ports = (head.sport, head.dport) if head.has_ports else (None, None)
@@ -337,6 +382,9 @@ cdef class Burst:
         cdef int i
         for i in range(done):
             packet = &self.packets[i]
+            if packet.flow == NULL:
+                found.append((packet.kind, b"", packet.end))
+                continue
             octets = packets[start + i] if packet.result == packet.data else PyBytes_FromStringAndSize(
                 <char *> packet.result, packet.result_octets)
             found.append((packet.kind, octets, self.verdicts[packet.flow.policy]))
@@ -347,22 +395,30 @@ cdef class Burst:
     def settled(self):
         """What was counted since the last time, and begin anew.
 
-        ([(verdict, kind, is IPv6, packets, octets, last ns)], [(place, sealed, octets, opened, octets)], tap's four counts)
+        ([(verdict, is IPv6, packets, octets, last ns)],
+         [(place, sealed, octets, came, opened, octets, how many ended by koura.fast.engine's End)],
+         tap's four counts, packets without an SA: (ESP, ESP in UDP, AH))
         """
         cdef Flow *flow
         cdef Sa *sa
         cdef uint32_t i
+        cdef int n
         flows, sas = [], []
         for i in range(self.e.dirty_count):
             flow = self.e.dirty[i]
-            flows.append((self.verdicts[flow.policy], flow.kind, bool(flow.is_ipv6), flow.packets, flow.octets, flow.last_ns))
+            flows.append((self.verdicts[flow.policy], bool(flow.is_ipv6), flow.packets, flow.octets, flow.last_ns))
             flow.packets = flow.octets = flow.is_dirty = 0
         for i in range(self.e.dirty_sa_count):
             sa = &self.e.sas[self.e.dirty_sas[i]]
-            sas.append((self.e.dirty_sas[i], sa.sealed_packets, sa.sealed_octets, sa.opened_packets, sa.opened_octets))
-            sa.sealed_packets = sa.sealed_octets = sa.opened_packets = sa.opened_octets = 0
+            ends = tuple([sa.failed[n] for n in range(<int> ENDS)]) if sa.has_failed else ()
+            sas.append((self.e.dirty_sas[i], sa.sealed_packets, sa.sealed_octets, sa.came, sa.opened_packets, sa.opened_octets, ends))
+            sa.sealed_packets = sa.sealed_octets = sa.came = sa.opened_packets = sa.opened_octets = 0
+            memset(sa.failed, 0, sizeof(sa.failed))
+            sa.has_failed = False
             sa.is_dirty = False
         self.e.dirty_count = self.e.dirty_sa_count = 0
         tap = (self.e.tap_out_packets, self.e.tap_out_octets, self.e.tap_in_packets, self.e.tap_in_octets)
         self.e.tap_out_packets = self.e.tap_out_octets = self.e.tap_in_packets = self.e.tap_in_octets = 0
-        return flows, sas, tap
+        absent = (self.e.absent_esp, self.e.absent_udp, self.e.absent_ah)
+        self.e.absent_esp = self.e.absent_udp = self.e.absent_ah = 0
+        return flows, sas, tap, absent

@@ -217,7 +217,8 @@ cdef void open_(d.Job **jobs, int count) noexcept nogil:
             if job.key.mac != d.Mac.NO_MAC:
                 job.is_right = _digest(job, job.src) and c.CRYPTO_memcmp(job.tag, job.icv, job.key.icv_octets) == 0
             if job.is_right and job.key.cipher == d.Cipher.NO_CIPHER:
-                memcpy(job.dst, job.src, job.octets)
+                if job.dst != job.src:
+                    memcpy(job.dst, job.src, job.octets)
             elif job.is_right:
                 job.is_right = _crypt(job, False)
 

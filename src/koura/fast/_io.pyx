@@ -434,6 +434,11 @@ cdef class Io:
         cdef int i
         memset(&m, 0, sizeof(Merge))
         for i in range(first, first + count):
+            if packets[i].kind != DELIVERED:
+                if m.count:
+                    self._write(i - m.count, m.count, &m)
+                memset(&m, 0, sizeof(Merge))
+                continue
             can = self.has_vnet and is_mergeable(&packets[i], &header, &version)
             if can and m.is_open and continues(&m, &packets[i], header, version):
                 m.count += 1

@@ -334,7 +334,7 @@ cdef void open_(d.Job **jobs, int count) noexcept nogil:
         job = rest[i]
         if job.tail_octets:
             memcpy(<uint8_t *> job.src + job.octets, kept[i], 4)
-        if job.key.cipher == d.Cipher.NO_CIPHER:
+        if job.key.cipher == d.Cipher.NO_CIPHER and job.dst != job.src:
             memcpy(job.dst, job.src, job.octets)
         job.is_right = job.is_right and _is_equal(job.tag, job.icv, job.key.icv_octets)
 

@@ -37,6 +37,16 @@ cdef inline Sa *live_sa(Engine *e, uint32_t index, uint32_t serial) noexcept nog
     return sa if e.cells[sa.cell] == sa.cell_value else NULL
 
 
+cdef inline uint64_t spi_word(uint8_t version, uint8_t protocol) noexcept nogil:
+    """The last word of a key in the table of SPIs. Protocol 0: an address of ours."""
+    return <uint64_t> protocol << 8 | version
+
+
+cdef inline uint32_t spi_bucket(const Engine *e, uint32_t spi) noexcept nogil:
+    """Where SAs with this SPI are counted; nobody outside can tell."""
+    return <uint32_t> (((spi ^ e.spi_seed) * <uint64_t> 0x9E3779B97F4A7C15) >> 44)
+
+
 cdef inline bint would_cross(const Sa *sa, uint32_t octets, uint64_t number, uint64_t at_ns) noexcept nogil:
     """Whether this packet is its SA's first, or reaches a limit: the reference then tells key management. sadb.lifetime."""
     cdef uint64_t packets = sa.hot[PACKETS] + 1
@@ -102,7 +112,7 @@ cdef inline void udp_checksum_ipv6(uint8_t *packet, uint32_t octets) noexcept no
     cdef uint16_t sum16
     cdef uint64_t total = sum_of(packet + 8, 32) + swap16(<uint16_t> length) + swap16(17)
     packet[46] = packet[47] = 0
-    sum16 = folded(total + sum_of(packet + IPV6_OCTETS, length))
+    sum16 = folded(total + wide_sum(packet + IPV6_OCTETS, length))
     if sum16 == 0:
         sum16 = 0xFFFF
     memcpy(packet + 46, &sum16, 2)
@@ -114,4 +124,4 @@ cdef inline bint is_udp_right(View v, uint32_t start, uint8_t version) noexcept 
     cdef uint64_t total = sum_of(v.data + 12, 8) if version == 4 else sum_of(v.data + 8, 32)
     if word_at(v, start + 6) == 0:
         return True
-    return folded(total + swap16(<uint16_t> length) + swap16(17) + sum_of(v.data + start, length)) == 0
+    return folded(total + swap16(<uint16_t> length) + swap16(17) + wide_sum(v.data + start, length)) == 0

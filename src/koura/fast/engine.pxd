@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from koura.fast.driver cimport Driver, Job, Key
-from koura.fast.flows cimport Flow, Table
+from koura.fast.flows cimport Flow, FlowKey, Table
 
 cdef enum:
     BURST = 256
@@ -28,6 +28,25 @@ cdef enum:
     USED_FIRST_NS = 11
     USED_LAST_NS = 12
     SOFT_TOLD = 13
+    FAILED_REPLAY = 14
+    FAILED_ICV = 15
+
+# How a packet ends here besides what policy says. koura.fast.ends has the Reasons.
+cdef enum End:
+    NO_END = 0
+    REPLAYED = 1
+    OLD = 2
+    ZERO = 3
+    OVER = 4
+    WRONG_ICV = 5
+    DUMMY = 6
+    WRONG_PORT = 7
+    WRONG_LENGTH = 8
+    ENDS = 9
+    NO_SA = 9                 # of no SA: counted by the engine
+
+cdef enum:
+    SPI_BUCKETS = 1 << 20
 
 ctypedef struct Sa:
     uint64_t *hot
@@ -56,6 +75,8 @@ ctypedef struct Sa:
     bint has_esn
     bint is_padding_checked
     bint is_taken             # this place of the array is in use
+    uint8_t protocol          # 50 ESP, 51 AH
+    uint8_t ah_octets         # of the whole AH header
     uint8_t mode              # PF_KEY's: 0 any, 1 transport, 2 tunnel
     uint8_t ecn_ingress       # 0 forbidden, 1 allowed, 2 copied
     bint copies_no_ecn        # egress: the inner code stays
@@ -68,14 +89,22 @@ ctypedef struct Sa:
     uint8_t outer[40]         # template of the header that it wraps in
     uint8_t src[16]
     bint has_src
+    uint8_t oai_octets        # NAT-T's original addresses, 0 where unknown
+    uint8_t oar_octets
+    uint8_t oai[16]
+    uint8_t oar[16]
+    uint64_t receives_in      # the generation in which its destination is known to be ours
     uint64_t *ring
     uint64_t ring_mask
     uint64_t window
     uint64_t sealed_packets   # since the last settling
     uint64_t sealed_octets
+    uint64_t came
     uint64_t opened_packets
     uint64_t opened_octets
-    uint64_t opened_encapsulated
+    uint64_t failed[ENDS]
+    bint has_failed
+    FlowKey spi_key           # in the table of SPIs
     bint is_dirty
 
 ctypedef struct Packet:
@@ -83,8 +112,9 @@ ctypedef struct Packet:
     uint32_t octets
     uint32_t result_octets
     uint8_t *result
-    Flow *flow
+    Flow *flow                # NULL: it ended before policy was asked
     uint8_t kind
+    uint8_t end
 
 ctypedef struct Engine:
     Table outbound
@@ -109,6 +139,16 @@ ctypedef struct Engine:
     bint checks_source
     bint clamps_mss
     bint is_esp_on
+    bint is_ah_on
+    bint ah_clears_tos
+    bint roams
+    bint ignores_checksums
+    uint16_t ah_offset_mask
+    uint16_t *spi_counts      # how many SAs have an SPI of this bucket: 0 is sure
+    uint64_t spi_seed
+    uint64_t absent_esp       # packets without an SA, since the last settling
+    uint64_t absent_udp
+    uint64_t absent_ah
     uint64_t tap_out_packets
     uint64_t tap_out_octets
     uint64_t tap_in_packets
@@ -118,6 +158,8 @@ ctypedef struct Engine:
     uint32_t dirty_room
     uint32_t *dirty_sas
     uint32_t dirty_sa_count
+    uint8_t heads[BURST][40]  # AH on its way out: the IP header as it will be
+    uint8_t head_octets[BURST]
     Job jobs[BURST]
     Job *queue[DRIVERS][BURST]
     int queued[DRIVERS]

@@ -124,15 +124,17 @@ cdef inline bint _takes_ports(uint8_t protocol) noexcept nogil:
 
 
 cdef inline bint _is_extension(uint8_t protocol) noexcept nogil:
-    """IPv6 extension headers, and AH, behind which the upper layer hides."""
-    return (
-        protocol == 0 or protocol == 43 or protocol == 44 or protocol == 60 or protocol == 135 or protocol == 139 or protocol == 140
-        or protocol == 51
-    )
+    """IPv6 extension headers, behind which the upper layer hides."""
+    return protocol == 0 or protocol == 43 or protocol == 44 or protocol == 60 or protocol == 135 or protocol == 139 or protocol == 140
 
 
 cdef inline bint parse(View v, Head *head) noexcept nogil:
-    """Read the headers of a whole packet; False for what is the reference's."""
+    """Read the headers of a whole packet; False for what is the reference's: behind AH the upper layer hides."""
+    return parse_outer(v, head) and head.protocol != 51
+
+
+cdef inline bint parse_outer(View v, Head *head) noexcept nogil:
+    """The same with AH as a protocol like others."""
     cdef uint16_t word
     if octet_at(v, 0) == 0x45:
         if v.octets < IPV4_OCTETS or word_at(v, 2) != v.octets:
@@ -154,7 +156,7 @@ cdef inline bint parse(View v, Head *head) noexcept nogil:
         copy_from(v, 24, head.dst, 16)
     else:
         return False
-    if (head.version == 6 and _is_extension(head.protocol)) or head.protocol == 51:
+    if head.version == 6 and _is_extension(head.protocol):
         return False
     head.has_ports = False
     head.sport = head.dport = 0

@@ -20,19 +20,19 @@ cdef inline uint64_t infer(const Sa *sa, uint32_t seq32) noexcept nogil:
     return high << 32 | seq32
 
 
-cdef inline bint is_fresh(const Sa *sa, uint64_t seq64) noexcept nogil:
-    """Whether the window takes the number. sadb.replay.Window.check."""
+cdef inline int stale(const Sa *sa, uint64_t seq64) noexcept nogil:
+    """Why the window does not take the number; NO_END: it does. sadb.replay.Window.check."""
     cdef uint64_t top
     if sa.window == 0:
-        return seq64 != 0 or not sa.has_esn
-    if seq64 == 0:
-        return False
+        return NO_END
     top = sa.hot[WINDOW_TOP]
+    if seq64 == 0:
+        return OVER if top == <uint64_t> 0xFFFFFFFF and not sa.has_esn else ZERO
     if seq64 > top or not sa.hot[WINDOW_SEEN]:
-        return True
+        return NO_END
     if top - seq64 >= sa.window:
-        return False
-    return not (sa.ring[(seq64 >> 6) & sa.ring_mask] >> (seq64 & 63) & 1)
+        return OVER if top == <uint64_t> 0xFFFFFFFF and not sa.has_esn else OLD
+    return REPLAYED if sa.ring[(seq64 >> 6) & sa.ring_mask] >> (seq64 & 63) & 1 else NO_END
 
 
 cdef inline void commit(Sa *sa, uint64_t seq64) noexcept nogil:
@@ -67,69 +67,104 @@ ctypedef struct Arrived:
     uint32_t serial
     uint32_t seq32
     uint64_t seq64
-    bint is_esp               # else it came in clear
-    uint32_t esp              # offset of the ESP header
-    uint32_t sealed           # octets of ciphertext
+    bint is_protected         # else it came in clear
+    bint has_header           # the packet begins with its IP header; a datagram of a socket does not
+    uint8_t protocol          # 50 ESP, 51 AH
+    uint8_t end               # where it is known before any key is used
+    uint32_t at               # offset of the ESP or AH header
+    uint32_t sealed           # octets of ciphertext; AH: of what is behind it
 
 
 cdef bint recognise(Engine *e, View v, Arrived *a) noexcept nogil:
-    """A packet that is whole and right: in clear, or ESP of an SA that is known here and whose window takes it."""
+    """A packet that is whole and right: in clear, or protected in a way that can be answered here."""
     cdef Head *head = &a.head
-    cdef uint32_t esp
-    if not parse(v, head) or (head.version == 4 and not is_ipv4_right(v)):
+    cdef uint32_t at
+    if not parse_outer(v, head) or (head.version == 4 and not is_ipv4_right(v)):
         return False
-    a.is_esp = False
-    esp = head.octets
+    a.is_protected, a.has_header = False, True
+    at = head.octets
+    if head.protocol == 51:
+        return recognise_ah(e, v, at, a)
     if head.protocol == 17 and head.has_ports and is_port(e, head.dport):
-        if v.octets < esp + UDP_OCTETS + 8 or word_at(v, esp + 4) != v.octets - esp or not is_udp_right(v, esp, head.version):
+        if v.octets < at + UDP_OCTETS + 8 or word_at(v, at + 4) != v.octets - at or not is_udp_right(v, at, head.version):
             return False
-        esp += UDP_OCTETS
+        at += UDP_OCTETS
     elif head.protocol != 50:
-        return head.protocol == 6 or head.protocol == 17
-    return recognise_esp(e, v, esp, a)
+        return is_plain(e, head)
+    return recognise_esp(e, v, at, a)
 
 
-cdef bint recognise_esp(Engine *e, View v, uint32_t esp, Arrived *a) noexcept nogil:
-    """ESP at this offset, of an SA that is known here and whose window takes it. a.head says how it came."""
-    cdef FlowKey key
-    cdef Flow *found
+cdef bint recognise_esp(Engine *e, View v, uint32_t at, Arrived *a) noexcept nogil:
+    """ESP at this offset; a.head says how it came. Of an SA that is known here, or of none at all."""
     cdef Sa *sa
     cdef Head *head = &a.head
-    if not e.is_esp_on or v.octets < esp + 8:
+    cdef uint32_t front
+    if not e.is_esp_on or v.octets < at + 8 or (head.protocol == 17 and long_at(v, at) == 0):
         return False
+    a.is_protected, a.protocol, a.at, a.end, a.sealed = True, 50, at, NO_END, 0
+    a.seq32 = long_at(v, at + 4)
+    sa = named(e, long_at(v, at), a)
+    if sa == NULL:
+        return a.end == NO_SA
+    if head.protocol == 17 and (not sa.has_encapsulation or sa.sport != head.sport or sa.dport != head.dport):
+        if sa.has_encapsulation and e.roams:
+            return False
+        a.end = WRONG_PORT
+        return True
+    front = at + 8 + sa.iv_octets + sa.icv_octets
+    if v.octets <= front or (v.octets - front) & (sa.align_octets - 1):
+        a.end = WRONG_LENGTH
+        return True
+    a.sealed = v.octets - front
+    return check_number(sa, a)
+
+
+cdef inline bint check_number(const Sa *sa, Arrived *a) noexcept nogil:
+    """Infer the number, and look at the window before any key is used."""
+    a.seq64 = infer(sa, a.seq32)
+    if sa.has_esn and a.seq64 == 0:  # Zero, or beyond the number space: the reference knows which.
+        return False
+    a.end = stale(sa, a.seq64)
+    return True
+
+
+cdef Sa *named(Engine *e, uint32_t spi, Arrived *a) noexcept nogil:
+    """The SA that a packet names, if it is known here; NULL with a.end NO_SA: there is none, surely."""
+    cdef FlowKey key
+    cdef Flow *found
     memset(&key, 0, sizeof(FlowKey))
-    memcpy(&key.words[2], head.dst, 16)
-    key.words[4], key.words[5] = long_at(v, esp), head.version
+    memcpy(&key.words[2], a.head.dst, 16)
+    key.words[4], key.words[5] = spi, spi_word(a.head.version, a.protocol)
     found = table_find(&e.spis, &key)
     if found == NULL:
-        return False
+        if e.spi_counts[spi_bucket(e, spi)] == 0:
+            key.words[4], key.words[5] = 0, spi_word(a.head.version, 0)
+            found = table_find(&e.spis, &key)
+            if found != NULL and found.generation == e.generation:  # The destination is ours.
+                a.end = NO_SA
+        return NULL
     a.sa, a.serial = found.sa, found.serial
-    sa = live_sa(e, a.sa, a.serial)
-    if sa == NULL:
-        return False
-    if head.protocol == 17 and (not sa.has_encapsulation or sa.sport != head.sport or sa.dport != head.dport):
-        return False
-    if v.octets < esp + 8 + sa.iv_octets + sa.icv_octets + 2:
-        return False
-    a.sealed = v.octets - esp - 8 - sa.iv_octets - sa.icv_octets
-    if a.sealed & (sa.align_octets - 1):
-        return False
-    a.is_esp, a.esp, a.seq32 = True, esp, long_at(v, esp + 4)
-    a.seq64 = infer(sa, a.seq32)
-    return is_fresh(sa, a.seq64)
+    return live_sa(e, a.sa, a.serial)
 
 
 cdef inline bint start_opening(Engine *e, Packet *packet, const Arrived *a, int number) noexcept nogil:
-    cdef Sa *sa = &e.sas[a.sa]
-    cdef uint8_t *room = arena_take(e, HEADROOM + a.sealed + 32)
+    """Make the packet's job, unless its end is known already."""
+    cdef Sa *sa
+    cdef uint8_t *room
     cdef Job *job
+    if a.end:
+        return True
+    sa = &e.sas[a.sa]
+    if a.protocol == 51:
+        return start_verifying(e, sa, packet, a, number)
+    room = arena_take(e, HEADROOM + a.sealed + 32)
     if room == NULL:
         return False
     job = job_for(e, sa, number)
-    job.src = packet.data + a.esp + 8 + sa.iv_octets
+    job.src = packet.data + a.at + 8 + sa.iv_octets
     job.dst, job.octets = room + HEADROOM, a.sealed
     job.icv = job.src + a.sealed
-    number_job(sa, job, a.seq64, packet.data + a.esp + 8)
+    number_job(sa, job, a.seq64, packet.data + a.at + 8)
     packet.result = job.dst
     return True
 
@@ -150,14 +185,14 @@ cdef inline bint egress(const Sa *sa, uint8_t outer, uint8_t inner, uint8_t *tos
 
 
 cdef inline bint untrail(const Sa *sa, const uint8_t *clear, uint32_t *octets, uint8_t *next_header) noexcept nogil:
-    """Padding and trailer off; False: they are wrong, or it is a dummy. RFC 4303 §2.4, §2.6."""
+    """Padding and trailer off; False: they are wrong. RFC 4303 §2.4."""
     cdef uint32_t padding = clear[octets[0] - 2]
     cdef uint32_t end, i
     next_header[0] = clear[octets[0] - 1]
-    if padding + 2 > octets[0] or next_header[0] == 59:
+    if padding + 2 > octets[0]:
         return False
     end = octets[0] - 2 - padding
-    if sa.is_padding_checked:
+    if sa.is_padding_checked and next_header[0] != 59:
         for i in range(padding):
             if clear[end + i] != <uint8_t> (i + 1):
                 return False
@@ -196,11 +231,25 @@ cdef bint unwrap(Engine *e, Sa *sa, const Arrived *a, Packet *packet, uint8_t ne
     return True
 
 
-cdef bint rejoin(const Arrived *a, Packet *packet, uint8_t next_header, uint32_t octets) noexcept nogil:
-    """Transport mode: the packet's own header in front again, its protocol and lengths as they were."""
-    cdef uint32_t length = a.head.octets
+cdef void rejoin(const Arrived *a, Packet *packet, uint8_t next_header, uint32_t octets) noexcept nogil:
+    """Transport mode: the packet's own header in front again, its protocol and lengths as they were.
+
+    What came through a socket gets the header that koura.host.udp.whole makes for the reference.
+    """
+    cdef uint32_t length = IPV4_OCTETS if a.head.version == 4 else IPV6_OCTETS
     cdef uint8_t *to = packet.result - length
-    memcpy(to, packet.data, length)
+    if a.has_header:
+        memcpy(to, packet.data, length)
+    else:
+        memset(to, 0, length)
+        if length == IPV4_OCTETS:
+            to[0], to[1], to[8] = 0x45, a.head.tos, 64
+            memcpy(to + 12, a.head.src, 4)
+            memcpy(to + 16, a.head.dst, 4)
+        else:
+            to[0], to[1], to[7] = 0x60 | a.head.tos >> 4, <uint8_t> (a.head.tos << 4), 64
+            memcpy(to + 8, a.head.src, 16)
+            memcpy(to + 24, a.head.dst, 16)
     if length == IPV4_OCTETS:
         put16(to + 2, <uint16_t> (length + octets))
         to[9] = next_header
@@ -209,7 +258,6 @@ cdef bint rejoin(const Arrived *a, Packet *packet, uint8_t next_header, uint32_t
         put16(to + 4, <uint16_t> octets)
         to[6] = next_header
     packet.result, packet.result_octets = to, length + octets
-    return True
 
 
 cdef inline bint is_plain(Engine *e, const Head *head) noexcept nogil:
@@ -237,40 +285,91 @@ cdef Flow *judge(Engine *e, Packet *packet, uint64_t tag, uint64_t at_ns) noexce
     return flow
 
 
+cdef bint refuse(Engine *e, Packet *packet, const Arrived *a, int end) noexcept nogil:
+    """End a packet as the reference would; False where it is not known here that the destination is ours."""
+    cdef Sa *sa = &e.sas[a.sa]
+    packet.flow, packet.kind, packet.result_octets = NULL, DISCARDED, 0
+    packet.end = <uint8_t> (end + 16 if a.protocol == 51 else end)
+    if end == NO_SA:
+        if a.protocol == 51:
+            e.absent_ah += 1
+        elif a.head.protocol == 17:
+            e.absent_udp += 1
+        else:
+            e.absent_esp += 1
+        return True
+    if sa.receives_in != e.generation:
+        return False
+    sa.failed[end] += 1
+    sa.has_failed = True
+    sa.came += end != WRONG_PORT
+    if end == WRONG_ICV or end == DUMMY:
+        sa.opened_packets += 1
+        sa.opened_octets += a.sealed
+        sa.hot[FAILED_ICV] += end == WRONG_ICV
+    elif REPLAYED <= end <= OVER:
+        sa.hot[FAILED_REPLAY] += 1
+    take_note_of_sa(e, sa, a.sa)
+    return True
+
+
 cdef bint accept(Engine *e, Packet *packet, const Arrived *a, const Job *job, uint64_t at_ns) noexcept nogil:
-    """All of one opened packet, in order; False with nothing touched: the reference opens it again."""
-    cdef Sa *sa = live_sa(e, a.sa, a.serial)
+    """All of one protected packet, in order; False with nothing touched: the reference opens it again."""
+    cdef Sa *sa
     cdef uint32_t octets = a.sealed
     cdef uint32_t shown
     cdef uint8_t next_header
     cdef bint is_tunnel
     cdef Flow *flow
-    if sa == NULL or not job.is_right or infer(sa, a.seq32) != a.seq64 or not is_fresh(sa, a.seq64):
+    cdef int end
+    if a.end == NO_SA:
+        return refuse(e, packet, a, NO_SA)
+    sa = live_sa(e, a.sa, a.serial)
+    if sa == NULL:
         return False
-    if not untrail(sa, packet.result, &octets, &next_header):
+    if a.end == WRONG_PORT or a.end == WRONG_LENGTH:
+        return refuse(e, packet, a, a.end)
+    if infer(sa, a.seq32) != a.seq64:
         return False
+    end = stale(sa, a.seq64)
+    if end or a.end:  # What was stale before the burst is so now, perhaps for another reason.
+        return end and refuse(e, packet, a, end)
+    if not job.is_right:
+        return refuse(e, packet, a, WRONG_ICV)
+    if a.head.protocol == 17 and sa.has_src and memcmp(sa.src, a.head.src, 16) != 0:
+        return False  # The peer has moved: key management is told.
+    if a.protocol == 51:
+        next_header = packet.data[a.at]
+    elif not untrail(sa, packet.result, &octets, &next_header):
+        return False
+    elif next_header == 59:
+        if sa.receives_in != e.generation:
+            return False
+        commit(sa, a.seq64)
+        return refuse(e, packet, a, DUMMY)
     is_tunnel = sa.mode != 1 and (next_header == 4 or next_header == 41)
     if is_tunnel:
-        shown = a.head.octets + octets
+        shown = (IPV4_OCTETS if a.head.version == 4 else IPV6_OCTETS) + octets
         if not unwrap(e, sa, a, packet, next_header, octets):
             return False
     else:
-        # NAT-T's checksums in transport mode are the reference's.
-        if sa.mode == 2 or sa.has_encapsulation or not rejoin(a, packet, next_header, octets):
+        if sa.mode == 2 or (sa.has_encapsulation and not repair(e, sa, a, packet.result, next_header, octets)):
             return False
+        rejoin(a, packet, next_header, octets)
         shown = packet.result_octets
     flow = judge(e, packet, <uint64_t> is_tunnel << 63 | <uint64_t> a.sa << 32 | a.serial, at_ns)
-    if flow == NULL or would_cross(sa, packet.result_octets, a.seq64, at_ns):
+    if flow == NULL or flow.kind != DELIVERED or would_cross(sa, packet.result_octets, a.seq64, at_ns):
         return False
     commit(sa, a.seq64)
     use(sa, packet.result_octets, at_ns)
+    sa.came += 1
     sa.opened_packets += 1
     sa.opened_octets += a.sealed
     e.tap_in_packets += 1
     e.tap_in_octets += shown
     take_note_of_sa(e, sa, a.sa)
     take_note(e, flow, packet.result_octets, at_ns)
-    packet.flow, packet.kind = flow, flow.kind
+    packet.flow, packet.kind, packet.end = flow, flow.kind, NO_END
     return True
 
 
@@ -290,18 +389,18 @@ cdef int open_burst(Engine *e, Packet *packets, const Head *heads, int count, ui
         packets[i].flow = NULL
         v.data, v.octets = packets[i].data, packets[i].octets
         if heads != NULL:
-            arrived[i].head, arrived[i].is_esp = heads[i], False
+            arrived[i].head, arrived[i].is_protected, arrived[i].has_header = heads[i], False, False
             is_fine = recognise_esp(e, v, 0, &arrived[i])
         else:
             is_fine = recognise(e, v, &arrived[i])
-        if not is_fine or (arrived[i].is_esp and not start_opening(e, &packets[i], &arrived[i], i)):
+        if not is_fine or (arrived[i].is_protected and not start_opening(e, &packets[i], &arrived[i], i)):
             break
         seen += 1
     for i in range(DRIVERS):
         if e.queued[i]:
             e.drivers[i].open(e.queue[i], e.queued[i])
     for i in range(seen):
-        if arrived[i].is_esp:
+        if arrived[i].is_protected:
             if not accept(e, &packets[i], &arrived[i], &e.jobs[i], at_ns):
                 return i
             continue

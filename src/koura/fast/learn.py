@@ -1,7 +1,7 @@
 """What the engine is told of an SA: the agreement in the engine's terms, or that it is none of the engine's.
 
 Two tables name what the drivers know; an algorithm that stands in neither stays with the reference, and so do old ESP, padding that
-is not sequence padding, and SAs without a source address.
+is not sequence padding, numbers that begin again, and SAs without a source address.
 """
 
 from dataclasses import dataclass
@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from koura.crypto.algorithm import Algorithm, Kind
 from koura.moment import NS_PER_S
 from koura.sadb.agreement import Agreement, Limits, SaFlags
-from koura.sadb.association import Association
+from koura.sadb.association import Association, may_cycle
 from koura.sadb.hot import UNLIMITED, USED_FIRST_NS
 from koura.sadb.lifetime import SOFT_PERCENT
 from koura.saindex import Mode, Protocol
 from koura.settings import Settings
+from koura.xform import ah
 
 # koura.fast.driver's Cipher and Mac.
 CIPHERS = {
@@ -29,12 +30,9 @@ _Limits = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """One SA for `Burst.put_sa`. Limits are (packets, octets, ns); what is not limited is the largest number."""
+class Keys:
+    """Algorithms by the numbers of koura.fast.driver, their keys, and the sizes that follow."""
 
-    epoch: int
-    cell: int
-    cell_value: int
     cipher: int
     mac: int
     key: bytes
@@ -44,6 +42,17 @@ class Facts:
     iv_octets: int
     align_octets: int
     has_counter_iv: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """One SA for `Burst.put_sa`. Limits are (packets, octets, ns); what is not limited is the largest number."""
+
+    protocol: int
+    epoch: int
+    cell: int
+    cell_value: int
+    keys: Keys
     has_esn: bool
     is_padding_checked: bool
     spi: int
@@ -60,36 +69,62 @@ class Facts:
     copies_no_ecn: bool
     takes_dscp: bool
     df: int
+    ah_octets: int
+    oai: bytes
+    oar: bytes
 
 
 def may_seal(agreement: Agreement) -> bool:
     """Whether what goes out under it is sequence padded and no larger than it must be."""
+    if agreement.index.protocol is Protocol.AH:
+        return True
     return not agreement.flags & _PADDINGS and not (agreement.tfc_octets and agreement.is_tunnel)
 
 
 def facts_of(sa: Association, settings: Settings, relation: tuple[int, int]) -> Facts | None:
     """The SA in the engine's terms; None: the reference's. relation: (cell, its value)."""
     agreement = sa.agreement
-    index, encryption = agreement.index, agreement.encryption
-    if index.protocol is not Protocol.ESP or sa.session is None or encryption is None or not sa.is_usable or not any(index.src):
+    index = agreement.index
+    if agreement.flags & SaFlags.OLD or may_cycle(agreement) or index.zone or index.mode > Mode.TUNNEL or not any(index.src):
         return None
-    cipher, mac = CIPHERS.get(encryption.name), _mac_of(agreement)
-    if cipher is None or mac is None or agreement.flags & SaFlags.OLD or index.zone or index.mode > Mode.TUNNEL:
+    keys = _keys_of(sa) if sa.is_usable else None
+    if keys is None:
         return None
-    key = agreement.encryption_key.reveal()
-    cut = len(key) - encryption.salt_octets
-    window = agreement.window_packets
     family = settings.of(4 if len(index.dst) == 4 else 6)
     ingress = 0 if agreement.flags & SaFlags.NOECN else {0: 0, 1: 1}.get(family.ecn, 2)
     around = agreement.encapsulation
     return Facts(
-        sa.epoch, *relation, cipher, mac, key[:cut] if cipher else b"", agreement.integrity_key.reveal() if mac else b"", key[cut:],
-        sa.session.icv_octets, sa.session.iv_octets, sa.session.align_octets, encryption.has_counter_iv, agreement.has_esn,
+        int(index.protocol), sa.epoch, *relation, keys, agreement.has_esn,
         not agreement.flags & _PADDINGS, agreement.spi, int(index.mode), index.src, index.dst,
-        (around.sport, around.dport) if around is not None else None, window, _limits(sa, agreement.hard), _limits(sa, agreement.soft),
-        sa.last_sequence, sa.last_sequence // 100 * SOFT_PERCENT, ingress, bool(agreement.flags & SaFlags.NOECN) or family.ecn == -1,
-        bool(agreement.flags & SaFlags.DECAP_DSCP),
+        (around.sport, around.dport) if around is not None else None, agreement.window_packets, _limits(sa, agreement.hard),
+        _limits(sa, agreement.soft), sa.last_sequence, sa.last_sequence // 100 * SOFT_PERCENT, ingress,
+        bool(agreement.flags & SaFlags.NOECN) or family.ecn == -1, bool(agreement.flags & SaFlags.DECAP_DSCP),
         0 if agreement.flags & SaFlags.NOPMTUDISC or settings.dfbit == 0 else 1 if settings.dfbit == 1 else 2,
+        ah.header_octets(sa) if index.protocol is Protocol.AH else 0,
+        around.oai if around is not None else b"", around.oar if around is not None else b"",
+    )  # fmt: skip
+
+
+def _keys_of(sa: Association) -> Keys | None:
+    """Algorithms and keys; None for what is in no table."""
+    agreement = sa.agreement
+    encryption, integrity = agreement.encryption, agreement.integrity
+    if agreement.index.protocol is Protocol.AH and sa.digest is not None and integrity is not None:
+        mac = MACS.get(integrity.name)
+        if not mac or agreement.encapsulation is not None:
+            return None
+        return Keys(0, mac, b"", agreement.integrity_key.reveal(), b"", sa.digest.icv_octets, 0, 1, False)
+    if agreement.index.protocol is not Protocol.ESP or sa.session is None or encryption is None:
+        return None
+    cipher, mac = CIPHERS.get(encryption.name), _mac_of(agreement)
+    if cipher is None or mac is None:
+        return None
+    key = agreement.encryption_key.reveal()
+    cut = len(key) - encryption.salt_octets
+    session = sa.session
+    return Keys(
+        cipher, mac, key[:cut] if cipher else b"", agreement.integrity_key.reveal() if mac else b"", key[cut:],
+        session.icv_octets, session.iv_octets, session.align_octets, encryption.has_counter_iv,
     )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ cdef inline bint is_ours(Engine *e, View v, const Head *head, Flow *flow, uint64
         return False
     if flow.kind != PROTECTED:
         return True
-    if not e.is_esp_on or v.octets > flow.room_octets:
+    if v.octets > flow.room_octets:
         return False
     return not (e.clamps_mss and head.protocol == 6 and octet_at(v, head.octets + 13) & 2)
 
@@ -33,7 +33,7 @@ cdef uint32_t outer_header(Engine *e, Sa *sa, View v, const Head *head, bint wra
     A tunnel's is new (xform.tunnel.wrap), transport mode's the packet's own with another protocol.
     """
     cdef uint32_t length = sa.outer_octets if wraps else head.octets
-    cdef uint8_t protocol = 17 if sa.has_encapsulation else 50
+    cdef uint8_t protocol = 17 if sa.has_encapsulation else sa.protocol
     cdef uint8_t tos
     cdef bint is_ipv4 = length == IPV4_OCTETS
     cdef bint is_df
@@ -75,27 +75,43 @@ cdef bint protect(Engine *e, Packet *packet, const Head *head, Flow *flow, int n
     cdef Sa *sa = live_sa(e, flow.sa, flow.serial)
     if sa == NULL or not can_number(sa) or (flow.is_tunnel and sa.outer_octets == 0):
         return False
+    if not (e.is_esp_on if sa.protocol == 50 else e.is_ah_on):
+        return False
+    cdef bint is_esp = sa.protocol == 50
     cdef uint32_t skipped = 0 if flow.is_tunnel else head.octets
     cdef uint32_t front = (sa.outer_octets if flow.is_tunnel else head.octets) + (UDP_OCTETS if sa.has_encapsulation else 0)
     cdef uint32_t clear = v.octets - skipped
     cdef uint32_t align = 16 if sa.has_counter_iv and not sa.is_aead and e.ctr_compatibility else sa.align_octets
     cdef uint32_t padding = (0 - (clear + 2)) & (align - 1)
-    cdef uint32_t total = front + 8 + sa.iv_octets + clear + padding + 2 + sa.icv_octets
+    cdef uint32_t total = front + (8 + sa.iv_octets + clear + padding + 2 + sa.icv_octets if is_esp else sa.ah_octets + clear)
     cdef uint32_t accounted = total - (UDP_OCTETS if sa.has_encapsulation else 0)
     cdef uint64_t seq64 = sa.hot[SEQUENCE_LAST] + 1
     cdef uint64_t counter
+    cdef uint8_t next_header = (4 if head.version == 4 else 41) if flow.is_tunnel else head.protocol
     cdef uint8_t *out
     cdef uint8_t *trailer
     cdef Job *job
     cdef uint32_t i
     if total > 65535 or e.pool_octets - e.pool_cursor[0] < 18 or would_cross(sa, accounted, seq64, at_ns):
         return False
-    out = arena_take(e, total)
+    out = arena_take(e, total + TAILROOM)
     if out == NULL:
         return False
     packet.result, packet.result_octets, packet.kind = out, total, PROTECTED
     out += outer_header(e, sa, v, head, flow.is_tunnel, out, total)
     sa.hot[SEQUENCE_LAST] = seq64
+    job = job_for(e, sa, number)
+    job.src = packet.data + skipped
+    e.head_octets[number] = 0
+    use(sa, accounted, at_ns)
+    sa.sealed_packets += 1
+    sa.sealed_octets += clear
+    e.tap_out_packets += 1
+    e.tap_out_octets += v.octets
+    take_note_of_sa(e, sa, flow.sa)
+    if not is_esp:
+        put_ah(e, sa, job, packet, front, seq64, next_header, number)
+        return True
     put32(out, sa.spi)
     put32(out + 4, <uint32_t> seq64)
     if sa.has_counter_iv:
@@ -110,16 +126,9 @@ cdef bint protect(Engine *e, Packet *packet, const Head *head, Flow *flow, int n
     for i in range(padding):
         trailer[i] = <uint8_t> (i + 1)
     trailer[padding] = <uint8_t> padding
-    trailer[padding + 1] = (4 if head.version == 4 else 41) if flow.is_tunnel else head.protocol
-    job = job_for(e, sa, number)
-    job.src, job.dst, job.octets = packet.data + skipped, out + 8 + sa.iv_octets, clear + padding + 2
+    trailer[padding + 1] = next_header
+    job.dst, job.octets = out + 8 + sa.iv_octets, clear + padding + 2
     number_job(sa, job, seq64, out + 8)
-    use(sa, accounted, at_ns)
-    sa.sealed_packets += 1
-    sa.sealed_octets += clear
-    e.tap_out_packets += 1
-    e.tap_out_octets += v.octets
-    take_note_of_sa(e, sa, flow.sa)
     return True
 
 
@@ -153,6 +162,10 @@ cdef int seal_burst(Engine *e, Packet *packets, int count, uint64_t tag, uint64_
         if e.queued[i]:
             e.drivers[i].seal(e.queue[i], e.queued[i])
     for i in range(done):
-        if packets[i].kind == PROTECTED and packets[i].result[0] >> 4 == 6 and packets[i].result[6] == 17:
+        if packets[i].kind != PROTECTED:
+            continue
+        if e.head_octets[i]:
+            finish_ah(e, &packets[i], i)
+        elif packets[i].result[0] >> 4 == 6 and packets[i].result[6] == 17:
             udp_checksum_ipv6(packets[i].result, packets[i].result_octets)
     return done

@@ -7,15 +7,16 @@
 Nothing here decides: a flow is learned from the same functions that the reference asks (bundle.choose, pmtu.room, entry).
 """
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 from koura.entropy import Pooled
-from koura.fast import drivers
+from koura.fast import drivers, ends
 from koura.fast.learn import facts_of, may_seal, outer_header
 from koura.moment import Moment
-from koura.reasons import BYPASSED, DELIVERED, FORWARDED, POLICY_OUT_DISCARD, Discarded
+from koura.reasons import AH_NO_SA, BYPASSED, DELIVERED, ESP_NO_SA, FORWARDED, POLICY_OUT_DISCARD, Discarded, Ending
 from koura.sadb.association import Association
-from koura.sadb.hot import UNLIMITED
+from koura.sadb.hot import UNLIMITED, USED_FIRST_NS
 from koura.saindex import Protocol, SaIndex
 from koura.spd.entry import Entry
 from koura.spd.policy import Action
@@ -26,32 +27,45 @@ from koura.traffic.outbound import Outbound
 from koura.traffic.outcome import Applied, Bypass, Deliver, Discard, Forward, Origin, Outcome
 from koura.traffic.plane import Plane
 
-_Verdict = tuple[Entry | None, tuple[Applied, ...], bool]  # the policy, the history, whether it skips the packet filter
+# The policy, the history, whether it skips the packet filter, and what counts the end.
+_Verdict = tuple[Entry | None, tuple[Applied, ...], bool, Ending]
+_Pair = tuple[bytes, bytes, int]
 _FlowFacts = tuple[int | None, bool, int, int]  # place of the SA, whether it wraps, room in octets, deadline in ns
 _ECHO = {1: (0, 8), 58: (128, 129)}
 _LARGEST_ROOM = 65535
+_UDP = 17
 _NEGATIVES = 65536
+_VERDICTS = 1 << 20
 
 
 class FastPath:
-    """One stack's. `plane`, `outbound`, `inbound`: what the reference works on."""
+    """One stack's. `plane`, `outbound`, `inbound`: what the reference works on. `names`: only these drivers, where any are named."""
+
+    names: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, plane: Plane, outbound: Outbound, inbound: Inbound, pool: Pooled, log2_sets: int = 13) -> None:
         self._plane, self._out, self._in = plane, outbound, inbound
-        self._burst = drivers.engine(pool, log2_sets)
-        self._cells: dict[tuple[bytes, bytes, int], int] = {}
+        self._burst = drivers.engine(pool, log2_sets, self.names)
+        self._cells: dict[_Pair, int] = {}
         self._cell_values: list[int] = []
+        self._free_cells: list[int] = []
         self._cell_room = 0
-        self._places: dict[int, tuple[int, Association, object]] = {}  # slot -> place, the SA, its agreement
+        self._places: dict[int, tuple[int, Association, object]] = {}  # slot -> place, the SA, what the engine was told
         self._by_place: dict[int, Association] = {}
+        self._of_pair: dict[_Pair, set[int]] = {}  # the slots of those
+        self._changed: set[_Pair] = set()
         self._free: list[int] = []
         self._known_not: dict[tuple[object, ...], int] = {}
         self._verdicts: dict[tuple[object, ...], int] = {}
         self._generation = -1
+        self._round = 0
         self._settings = plane.settings
         self._is_on = False
         self._ports: frozenset[int] = frozenset()
         plane.sadb.relation_changed = self._relation_changed
+        plane.sadb.spi_counted = self._burst.count_spi
+        for sa in plane.sadb:
+            self._burst.count_spi(sa.agreement.spi, 1)
 
     @property
     def engine(self) -> Any:
@@ -72,7 +86,14 @@ class FastPath:
         if not self.begin():
             return []
         found = self._burst.inbound(packets, start, at.ns)
-        return [Deliver(octets, verdict[1], 0, verdict[2]) for _, octets, verdict in found]
+        return [self._came(kind, octets, verdict) for kind, octets, verdict in found]
+
+    @staticmethod
+    def _came(kind: int, octets: bytes, verdict: Any) -> Outcome:
+        """verdict: a number of koura.fast.ends where policy was not asked."""
+        if kind == drivers.DELIVER:
+            return Deliver(octets, verdict[1], 0, verdict[2])
+        return Discard(verdict[3] if isinstance(verdict, tuple) else ends.BY_NUMBER[verdict])
 
     @staticmethod
     def _sent(kind: int, octets: bytes) -> Outcome:
@@ -81,15 +102,19 @@ class FastPath:
         return Bypass((octets,)) if kind == drivers.BYPASS else Discard(POLICY_OUT_DISCARD)
 
     def begin(self) -> bool:
-        """Whether the engine may answer now; flows of an older generation are forgotten."""
+        """Whether the engine may answer now; SAs that have gone and flows of an older generation are forgotten."""
         plane = self._plane
+        if self._changed:
+            self._forget_changed()
         generation = plane.generation + plane.spd.generation
-        if generation != self._generation:
+        if generation != self._generation or len(self._verdicts) >= _VERDICTS:
             self.settle()
-            self._forget_sas(plane.settings is not self._settings)
+            if plane.settings is not self._settings:
+                self._forget(list(self._places))
             self._settings = plane.settings
             self._generation = generation
-            self._burst.begin(generation)
+            self._round += 1
+            self._burst.begin(self._round)
             self._verdicts.clear()
             settings = plane.settings
             self._ports = plane.ports | plane.sadb.udp_ports()
@@ -114,10 +139,10 @@ class FastPath:
         entry = self._out.entry(flow, packet, origin)
         action = self._out.action(entry, packet[0] >> 4)
         if action is Action.DISCARD:
-            self._put(True, key, drivers.DISCARD, (entry, (), False), (None, False, 0, UNLIMITED))
+            self._put(True, key, drivers.DISCARD, (entry, (), False, POLICY_OUT_DISCARD), (None, False, 0, UNLIMITED))
             return
         if entry is None or action is not Action.IPSEC:
-            self._put(True, key, drivers.BYPASS, (entry, (), False), (None, False, 0, UNLIMITED))
+            self._put(True, key, drivers.BYPASS, (entry, (), False, BYPASSED), (None, False, 0, UNLIMITED))
             return
         try:
             chosen = bundle.choose(entry.policy, flow, plane.sadb, plane.settings)
@@ -143,14 +168,18 @@ class FastPath:
         if mtu is not None:
             room = pmtu.room((step,), 20 if packet[0] >> 4 == 4 else 40, mtu, plane.settings)
             deadline = plane.paths.until_ns(step.sa, at) or UNLIMITED
-        self._put(True, key, drivers.FORWARD, (entry, (), False), (place, step.outer is not None, room, deadline))
+        self._put(True, key, drivers.FORWARD, (entry, (), False, FORWARDED), (place, step.outer is not None, room, deadline))
         return True
 
     def learn_inbound(self, packet: bytes, outcome: Outcome, at: Moment) -> None:
-        """The same for a packet that arrived, in clear or through one ESP SA."""
-        if not self._is_on or not isinstance(outcome, Deliver) or outcome.fragment_octets or len(outcome.history) > 1:
+        """The same for a packet that arrived, in clear or through one SA of ESP or AH."""
+        if not self._is_on:
             return
-        shape, inner = self._burst.shape(packet), self._burst.shape(outcome.packet)
+        if isinstance(outcome, Discard):
+            self._learn_discard(packet, outcome.reason)
+        if not isinstance(outcome, Deliver) or outcome.fragment_octets or len(outcome.history) > 1:
+            return
+        shape, inner = self._burst.shape(packet, True), self._burst.shape(outcome.packet)
         if shape is None or inner is None:
             return
         key: tuple[Any, ...] = (*inner, 0)
@@ -158,16 +187,35 @@ class FastPath:
         if outcome.history:
             applied = outcome.history[0]
             sa = self._plane.sadb.by_spi(applied.dst, applied.protocol, applied.spi)
-            place = self._place_of(sa) if sa is not None and applied.protocol is Protocol.ESP else None
+            place = self._place_of(sa) if sa is not None else None
             if place is None:
                 return
+            self._burst.receives(place)
             key = (*inner, int(applied.was_tunnel) << 63 | place << 32 | self._burst.serial(place))
         entry = self._in.entry(_flow(inner))
-        self._put(False, key, drivers.DELIVER, (entry, outcome.history, outcome.skips_filter), (place, False, 0, UNLIMITED))
+        verdict = (entry, outcome.history, outcome.skips_filter, DELIVERED)
+        self._put(False, key, drivers.DELIVER, verdict, (place, False, 0, UNLIMITED))
+
+    def _learn_discard(self, packet: bytes, reason: Ending) -> None:
+        """What ended so will end so again: garbage for an SA, an SPI that no SA has, what policy refuses in clear."""
+        shape = self._burst.shape(packet, True)
+        if shape is None:
+            return
+        dst = shape[1]
+        if reason in ends.OF_POLICY and self._burst.is_plain(packet):
+            verdict = (self._in.entry(_flow(shape)), (), False, reason)
+            self._put(False, (*shape, 0), drivers.DISCARD, verdict, (None, False, 0, UNLIMITED))
+        elif reason in ends.ABSENT and self._plane.is_ours(dst):
+            self._burst.is_ours(dst)
+        elif reason in ends.OF_AN_SA and self._plane.is_ours(dst):
+            sa = self._plane.sadb.by_spi(dst, *_named(shape, packet))
+            place = self._place_of(sa) if sa is not None else None
+            if place is not None:
+                self._burst.receives(place)
 
     def _put(self, is_outbound: bool, key: tuple[Any, ...], kind: int, verdict: _Verdict, facts: _FlowFacts) -> None:
         """Into the table. What lies in its place is settled first, so that no count is lost."""
-        name = (id(verdict[0]), *verdict[1:])
+        name = (id(verdict[0]), *verdict[1:3], verdict[3].name)
         number = self._verdicts.get(name)
         if number is None:
             number = self._verdicts[name] = self._burst.add_verdict(verdict)
@@ -179,7 +227,7 @@ class FastPath:
         """Where the engine knows this SA, told anew if its agreement or its relation changed; None: it does not take it."""
         known = self._places.get(sa.slot)
         cell = self._cell_of(sa.agreement.index)
-        current = (sa.epoch, sa.agreement, self._cell_values[cell])
+        current = (sa.epoch, sa.agreement, self._cell_values[cell], bool(sa.hot.words[USED_FIRST_NS]))
         if known is not None and known[2] == current:
             return known[0]
         facts = facts_of(sa, self._plane.settings, (cell, self._cell_values[cell]))
@@ -194,35 +242,55 @@ class FastPath:
             return None
         self._places[sa.slot] = (place, sa, current)
         self._by_place[place] = sa
+        self._of_pair.setdefault(_pair(sa.agreement.index), set()).add(sa.slot)
         return place
 
-    def _forget_sas(self, is_all: bool) -> None:
-        """Drop what the engine holds of SAs that have gone; of all where tunables changed."""
-        for slot, (place, sa, _) in list(self._places.items()):
-            if sa.is_usable and not is_all:
-                continue
+    def _forget(self, slots: Iterable[int]) -> None:
+        """Drop what the engine holds of these SAs; its counts are settled."""
+        for slot in slots:
+            place, sa, _ = self._places.pop(slot)
             self._burst.drop_sa(place)
             self._free.append(place)
-            del self._places[slot], self._by_place[place]
+            del self._by_place[place]
+            pair = _pair(sa.agreement.index)
+            self._of_pair[pair].discard(slot)
+            if not self._of_pair[pair]:
+                del self._of_pair[pair]
+                self._free_cells.append(self._cells.pop(pair))
+
+    def _forget_changed(self) -> None:
+        """SAs that have gone, or are filed elsewhere now."""
+        slots = [slot for pair in self._changed for slot in self._of_pair.get(pair, ())]
+        self._changed.clear()
+        gone = [slot for slot in slots if not self._places[slot][1].is_usable]
+        if gone:
+            self.settle()
+            self._forget(gone)
 
     def _cell_of(self, index: SaIndex) -> int:
-        pair = (index.src, index.dst, int(index.protocol))
+        pair = _pair(index)
         cell = self._cells.get(pair)
         if cell is None:
-            cell = self._cells[pair] = len(self._cell_values)
-            self._cell_values.append(0)
+            if self._free_cells:
+                cell = self._free_cells.pop()
+            else:
+                cell = len(self._cell_values)
+                self._cell_values.append(0)
+            self._cells[pair] = cell
             if cell >= self._cell_room:
                 self._cell_room = max(64, 2 * self._cell_room)
                 self._burst.set_cells(self._cell_room)
-            self._burst.set_cell(cell, 0)
+            self._cell_values[cell] += 1
+            self._burst.set_cell(cell, self._cell_values[cell])
         return cell
 
     def _relation_changed(self, index: SaIndex) -> None:
-        pair = (index.src, index.dst, int(index.protocol))
+        pair = _pair(index)
         cell = self._cells.get(pair)
         if cell is not None:
             self._cell_values[cell] += 1
             self._burst.set_cell(cell, self._cell_values[cell])
+            self._changed.add(pair)
         if index.protocol is Protocol.ESP and self._plane.sadb.udp_ports() - self._ports:
             self._generation = -1
 
@@ -238,41 +306,55 @@ class FastPath:
 
     def settle(self) -> None:
         """Bring what the engine counted to where it is read: reasons, ipsecstat, esp, policies, enc0."""
-        flows, sas, tap = self._burst.settled()
-        for (entry, _, _), kind, is_ipv6, packets, octets, last_ns in flows:
-            self._count(kind, is_ipv6, packets)
+        flows, sas, tap, absent = self._burst.settled()
+        for (entry, _, _, ending), is_ipv6, packets, octets, last_ns in flows:
+            self._count(ending, is_ipv6, packets)
             if entry is not None:
                 entry.packets += packets
                 entry.octets += octets
                 entry.last_used = max(entry.last_used, Moment(last_ns))
-        self._count_sas(sas)
+        for row in sas:
+            self._count_sa(*row)
+        if any(absent):
+            counters = self._plane.tally.counters
+            for name, packets in ((ESP_NO_SA.name, absent[0] + absent[1]), ("esp.input", absent[0]), (AH_NO_SA.name, absent[2]),
+                                  ("ah.input", absent[2])):  # fmt: skip
+                if packets:
+                    counters.add(name, packets)
         enc = self._plane.tap
         enc.out_packets += tap[0]
         enc.out_octets += tap[1]
         enc.in_packets += tap[2]
         enc.in_octets += tap[3]
 
-    def _count(self, kind: int, is_ipv6: bool, packets: int) -> None:
+    def _count(self, ending: Ending, is_ipv6: bool, packets: int) -> None:
         counters = self._plane.tally.counters
-        ending = {
-            drivers.FORWARD: FORWARDED, drivers.BYPASS: BYPASSED, drivers.DELIVER: DELIVERED, drivers.DISCARD: POLICY_OUT_DISCARD,
-        }[kind]  # fmt: skip
         counters.add(ending.name, packets)
-        if kind == drivers.DISCARD:
+        if ending.bsd.startswith("ips_"):
             counters.add(f"{'ipsec6' if is_ipv6 else 'ipsec'}.{ending.bsd.removeprefix('ips_')}", packets)
 
-    def _count_sas(self, sas: list[tuple[int, int, int, int, int]]) -> None:
+    def _count_sa(
+        self, place: int, sealed: int, sealed_octets: int, came: int, opened: int, opened_octets: int, failed: tuple[int, ...]
+    ) -> None:
+        """One SA's; failed: how many ended in each way of koura.fast.ends."""
         counters = self._plane.tally.counters
-        for place, sealed, sealed_octets, opened, opened_octets in sas:
-            encryption = self._by_place[place].agreement.encryption
-            assert encryption is not None
-            for name, packets, octets_name, octets in (
-                ("esp.output", sealed, "esp.obytes", sealed_octets), ("esp.input", opened, "esp.ibytes", opened_octets),
-            ):  # fmt: skip
-                if packets:
-                    counters.add(name, packets)
-                    counters.add(octets_name, octets)
-            counters.add(f"esp.hist.{encryption.name}", sealed + opened)
+        sa = self._by_place[place]
+        agreement = sa.agreement
+        protocol = agreement.index.protocol
+        section = "esp" if protocol is Protocol.ESP else "ah"
+        row = agreement.encryption or agreement.integrity
+        assert row is not None
+        for name, count in (
+            ("output", sealed), ("obytes", sealed_octets), ("input", came), ("ibytes", opened_octets),
+            (f"hist.{row.name}", sealed + opened),
+        ):  # fmt: skip
+            if count:
+                counters.add(f"{section}.{name}", count)
+        for number, count in enumerate(failed):
+            if count:
+                ending = ends.BY_PROTOCOL[protocol][number]
+                counters.add(ending.name, count)
+                sa.failures[ending.name] = sa.failures.get(ending.name, 0) + count
 
 
 def _flow(shape: tuple[Any, ...]) -> Flow:
@@ -283,3 +365,16 @@ def _flow(shape: tuple[Any, ...]) -> Flow:
 def _tag(origin: Origin) -> int:
     """What of an origin policy looks at."""
     return origin.socket << 1 | origin.is_forwarded
+
+
+def _pair(index: SaIndex) -> _Pair:
+    return index.src, index.dst, int(index.protocol)
+
+
+def _named(shape: tuple[Any, ...], packet: bytes) -> tuple[Protocol, int]:
+    """(protocol, SPI) that a packet of this shape shows."""
+    start = 20 if len(shape[1]) == 4 else 40
+    if shape[2] == Protocol.AH:
+        return Protocol.AH, int.from_bytes(packet[start + 4 : start + 8], "big")
+    start += 8 if shape[2] == _UDP else 0
+    return Protocol.ESP, int.from_bytes(packet[start : start + 4], "big")

@@ -48,6 +48,7 @@ class Database:
         self.tcp_keys = 0  # how many SAs are keys of TCP-MD5: without any, nobody looks at TCP
         self.noted: Callable[[Association], None] = _nobody
         self.relation_changed: Callable[[SaIndex], None] = _nobody
+        self.spi_counted: Callable[[int, int], None] = _no_count  # (SPI, 1 or -1): an SA came under it, or went
 
     def __len__(self) -> int:
         return len(self._all)
@@ -177,6 +178,7 @@ class Database:
         if self._all.get(_key_of(sa.agreement)) is not sa:
             return
         self.relation_changed(sa.agreement.index)
+        self.spi_counted(sa.agreement.spi, -1)
         del self._all[_key_of(sa.agreement)]
         del self._slots[sa.slot]
         self._relations.drop(sa, sa.agreement.index)
@@ -263,6 +265,7 @@ class Database:
 
     def _file(self, sa: Association) -> None:
         self._all[_key_of(sa.agreement)] = sa
+        self.spi_counted(sa.agreement.spi, 1)
         self._slots[sa.slot] = sa
         self._count_port(sa.agreement, 1)
         self.tcp_keys += sa.agreement.index.protocol is Protocol.TCP
@@ -292,10 +295,16 @@ class Database:
         if _key_of(old) != _key_of(sa.agreement):
             del self._all[_key_of(old)]
             self._all[_key_of(sa.agreement)] = sa
+            self.spi_counted(old.spi, -1)
+            self.spi_counted(sa.agreement.spi, 1)
 
 
 def _nobody(_: object) -> None:
     """Nobody listens."""
+
+
+def _no_count(_spi: int, _change: int) -> None:
+    """Nobody counts."""
 
 
 def _add(counts: dict[_K, int], key: _K, change: int) -> None:
