@@ -241,3 +241,15 @@ def test_warnings_hinder_nothing() -> None:
     script = check(f'{SA}-E simple "";\ndelete 192.0.2.1 192.0.2.2 esp 0x1000 -m any;')
     assert not script.faults
     assert [fault.why for fault in script.warnings] == ["obsolete algorithm", "mode is obsolete"]
+
+
+def test_a_byte_order_mark_and_crlf_change_nothing() -> None:
+    text = f"{SA} -r 4 {KEY};\r\n{SP} any -P out ipsec\r\n esp/transport//require;\r\n"
+    assert parse("\ufeff" + text).statements == parse(text).statements
+    assert len(parse(text).statements) == 2
+
+
+def test_a_long_word_is_told_short() -> None:
+    (fault,) = check("a" * 100_000).faults
+    assert len(fault.bsd()) < 300
+    assert len(str(fault)) < 600
