@@ -25,6 +25,8 @@ COMMANDS: dict[str, str] = {
     "down": "down",
     "sysctl": "sysctl",
     "stat": "stat",
+    "capture": "capture",
+    "filter": "filter",
 }
 
 DONE, FAILED, USAGE, BAD_DATA, NO_PERMISSION = 0, 1, 64, 65, 77

@@ -4,6 +4,7 @@
     [pfkey]    path = "...", mode = "0660", group = "ipsec"     who is in the group may do what root may
     [status]   group = "koura"
     [host]     interface = "koura0", mtu = 1500, addresses = ["10.0.0.1/24"], ports = [4500], guard = true
+    [enc]      interface = "enc0", always = false
     [rootless] interface = "koura0", device = "auto", mtu = 1500, addresses = ["10.1.1.5/32"], port = 4500
     [sysctl]   "net.inet.ipsec.dfbit" = 2
 """
@@ -29,6 +30,7 @@ _TABLES: Mapping[str, Mapping[str, type]] = {
     "pfkey": {"path": str, "mode": str, "group": str},
     "status": {"group": str},
     "host": {"interface": str, "mtu": int, "addresses": list, "ports": list, "guard": bool},
+    "enc": {"interface": str, "always": bool},
     "rootless": {"interface": str, "device": str, "mtu": int, "addresses": list, "port": int},
 }
 DEVICES = ("auto", "tun", "veth")
@@ -61,6 +63,14 @@ class RootlessConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class EncConfig:
+    """enc(4) as an interface. is_always: packets are shown there even if nobody is seen to look."""
+
+    interface: str = "enc0"
+    is_always: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """One daemon's."""
 
@@ -73,6 +83,7 @@ class Config:
     settings: Settings = Settings(weak_crypto=0)
     host: HostConfig | None = None
     rootless: RootlessConfig = RootlessConfig()
+    enc: EncConfig | None = None
 
     @property
     def pfkey(self) -> Path:
@@ -99,6 +110,7 @@ def read(directory: Path, text: str = "", name: str = "", tunables: tuple[str, .
         _tuned([f"{key}={value}" for key, value in wanted.items()] if isinstance(wanted, dict) else [""], name, tunables),
         _host(name, said["host"]) if "host" in said else None,
         _rootless(name, said.get("rootless", {})),
+        _enc(name, said) if "enc" in said else None,
     )
 
 
@@ -122,6 +134,15 @@ def _rootless(name: str, said: Mapping[str, Any]) -> RootlessConfig:
     if not 0 <= port < _PORTS:
         raise BadConfig(f"{where}.port: a port is a number of 1 to {_PORTS - 1}, or 0 for any that is free")
     return RootlessConfig(interface, device, mtu_octets, _addresses(where, said), port)
+
+
+def _enc(name: str, said: Mapping[str, Any]) -> EncConfig:
+    """Raises BadConfig."""
+    if "host" not in said:
+        raise BadConfig(f"{name}: [enc] is for [host]; elsewhere koura capture shows packets")
+    usual = EncConfig()
+    interface, _ = _interface(f"{name}: enc", {"interface": usual.interface, **said["enc"]})
+    return EncConfig(interface, said["enc"].get("always", usual.is_always))
 
 
 def _interface(where: str, said: Mapping[str, Any]) -> tuple[str, int]:

@@ -9,14 +9,16 @@ import json
 import socket
 import struct
 import syslog
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
-from koura.daemon import journal
+from koura.daemon import handover, journal
 from koura.daemon.ends import End
 from koura.daemon.journal import Journal
 from koura.daemon.link import Link
 from koura.daemon.packets import Packets
 from koura.daemon.records import Kind, Record, pack, unpack
+from koura.daemon.taps import Taps, Watcher
 from koura.daemon.verbs import Verbs
 from koura.errors import Bug
 from koura.fast import drivers
@@ -38,7 +40,8 @@ class Engine:
     """One engine at its end of the link."""
 
     def __init__(
-        self, loop: Loop, end: socket.socket, shared: memory.Shared, clock: Clock, incarnation: int, opened: tuple[End, ...] = ()
+        self, loop: Loop, end: socket.socket, shared: memory.Shared, clock: Clock, incarnation: int, opened: tuple[End, ...] = (),
+        handed: int = -1,
     ) -> None:
         self._loop = loop
         self._memory = shared
@@ -46,6 +49,9 @@ class Engine:
         self._incarnation = incarnation
         self._ends = opened
         self._packets: Packets | None = None
+        if handed >= 0:
+            self._handed = socket.socket(fileno=handed)
+            loop.watch(handed, self._hand)
         self._link = Link(loop, end, self._step, loop.stop)
         self._kept: dict[bytes, bytes] = {}
         self._life: _Life | None = None
@@ -77,7 +83,7 @@ class Engine:
             acquires_from=self._incarnation * ACQUIRES_OF_AN_ENGINE,
         )  # fmt: skip
         book = Journal(stack)
-        self._life = life = _Life(stack, book, Verbs(stack, book))
+        self._life = life = _Life(stack, book, Verbs(stack, book), Taps(self._loop, stack))
         failed = book.resume(self._kept, at)
         life.verbs.resume(self._kept)
         lines = [Record(Kind.LOG, syslog.LOG_ERR, line.encode()) for line in failed]
@@ -132,11 +138,27 @@ class Engine:
     def _host_says(self, asked: dict[str, object]) -> None:
         """Which addresses are ours, how large packets may be. Only then packets are read: everything was restored before."""
         if self._packets is None:
-            self._packets = Packets(self._loop, self._alive.stack, self._clock, self._ends, lambda events: self._tell([], events))
+            life = self._alive
+            self._packets = Packets(self._loop, life.stack, self._clock, self._ends, lambda events: self._tell([], events))
+            self._packets.pump.watcher = Watcher(life.taps, life.verbs.filters)
         if asked["do"] == "addresses":
             self._packets.addresses(asked, self._clock.now())
         else:
             self._packets.paths(asked, self._clock.now())
+
+    def _hand(self, _events: int) -> None:
+        """Descriptors came."""
+        if not handover.take(self._handed, self._take):
+            self._loop.forget(self._handed.fileno())
+
+    def _take(self, said: Mapping[str, Any], descriptors: list[int]) -> None:
+        taps = self._alive.taps
+        if said["do"] == "capture":
+            taps.capture(descriptors[0])
+        elif said["do"] == "enc":
+            taps.interface(said["name"], *descriptors)
+        elif said["do"] == "listening":
+            taps.listening(said["is_watched"])
 
     # -- what it says --------------------------------------------------------------------------------------------------
 
@@ -147,6 +169,8 @@ class Engine:
         events = tuple(events)
         if self._packets is not None:
             self._packets.pump.packets_of(events)
+        if life.taps.is_open:
+            life.taps.happened(events)
         for key, value in life.book.take():
             records.append(Record(Kind.DROP, 0, key) if value is None else Record(Kind.KEEP, 0, pack((key, value))))
         records += [Record(Kind.DELIVER, event.socket, event.octets) for event in events if isinstance(event, ToKeySocket)]
@@ -183,9 +207,10 @@ class Engine:
 class _Life:
     """What there is after START."""
 
-    __slots__ = ("book", "stack", "verbs")
+    __slots__ = ("book", "stack", "taps", "verbs")
 
-    def __init__(self, stack: Stack, book: Journal, verbs: Verbs) -> None:
+    def __init__(self, stack: Stack, book: Journal, verbs: Verbs, taps: Taps) -> None:
+        self.taps = taps
         self.stack = stack
         self.book = book
         self.verbs = verbs

@@ -20,6 +20,7 @@ from koura.daemon import child, codec
 from koura.daemon.child import Birth, Child
 from koura.daemon.clients import Client, Opened
 from koura.daemon.engine import ANSWER
+from koura.daemon.handover import Handover
 from koura.daemon.link import Link
 from koura.daemon.network import Network
 from koura.daemon.records import Kind, Record, pack, unpack
@@ -73,6 +74,7 @@ class Keeper:
         self._next_client = 0
         self._next_call = 0
         self.network: Network | None = None
+        self.handover = Handover()
 
     # -- the engine ----------------------------------------------------------------------------------------------------
 
@@ -89,7 +91,8 @@ class Keeper:
         """Fork an engine and tell it everything."""
         opened = self.network.ends if self.network is not None else ()
         try:
-            self._child = child.start(Birth(self._memory, self._clock, self._incarnation, opened))
+            with self.handover.renew() as theirs:
+                self._child = child.start(Birth(self._memory, self._clock, self._incarnation, opened, theirs.fileno()))
         except OSError as error:
             log(syslog.LOG_ERR, f"no engine could be started: {error.strerror}")
             self._stillborn += 1
@@ -206,6 +209,7 @@ class Keeper:
     def _ready(self) -> None:
         """It knows what was written down; now clients and what they wait for."""
         self._is_ready = True
+        self.handover.ready()
         if self.network is not None:
             self.network.tell_engine()
         for client in self._state.clients.values():

@@ -50,8 +50,7 @@ class FastPump(Pump):
                 packet = self._io.packet(first)
                 origin = self._origin(packet) if not is_on else FORWARDED if is_forwarded else LOCAL
                 results = self._stack.outbound_by_reference(packet, at, origin)
-                self._leave(results.outcomes)
-                self.happened(results.events)
+                self._went(results)
                 is_on = self._stack.begin_burst(at) and self._is_local_known
                 first += 1
         self._fast.settle()
@@ -65,9 +64,8 @@ class FastPump(Pump):
             done = self._io.open(first, count, at.ns) if is_on else 0
             first += done
             if not done:
-                results = self._stack.inbound_by_reference(whole(*self._io.datagram(first)), at)
-                self._deliver(results.outcomes)
-                self.happened(results.events)
+                packet = whole(*self._io.datagram(first))
+                self._came(packet, self._stack.inbound_by_reference(packet, at))
                 is_on = self._stack.begin_burst(at)
                 first += 1
         self._fast.settle()
@@ -82,9 +80,8 @@ class FastPump(Pump):
             done = opening(first, count, at.ns) if is_on else 0
             first += done
             if not done:
-                results = self._stack.inbound_by_reference(self._whole_esp(first, is_ipv4), at)
-                self._deliver(results.outcomes)
-                self.happened(results.events)
+                packet = self._whole_esp(first, is_ipv4)
+                self._came(packet, self._stack.inbound_by_reference(packet, at))
                 is_on = self._stack.begin_burst(at)
                 first += 1
         self._fast.settle()

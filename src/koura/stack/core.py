@@ -151,10 +151,11 @@ class Stack:
         self.counters = Counters()
         self.report = Report(self.counters)
         self.tap = Tap()
+        self.filter = Filter(rule)
         self._keys = KeyManagement(self.sadb, self._settings, acquires_from)
         self.server = Server(Parts(self.sadb, self.spd, entropy, known), self._settings, self._keys.settled, self._keys.failed)
         self._plane = Plane(
-            self.sadb, self.spd, Tally(self.counters), self._settings, entropy, self._keys, self.tap, Filter(rule)
+            self.sadb, self.spd, Tally(self.counters), self._settings, entropy, self._keys, self.tap, self.filter
         )
         self._keys.connect(self.server, self._plane.events)
         self._outbound = Outbound(self._plane)
