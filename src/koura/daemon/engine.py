@@ -12,7 +12,7 @@ import syslog
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from koura.daemon import handover, journal
+from koura.daemon import ends, handover, journal
 from koura.daemon.ends import End
 from koura.daemon.journal import Journal
 from koura.daemon.link import Link
@@ -21,7 +21,6 @@ from koura.daemon.records import Kind, Record, pack, unpack
 from koura.daemon.taps import Taps, Watcher
 from koura.daemon.verbs import Verbs
 from koura.errors import Bug
-from koura.fast import drivers
 from koura.fast.path import FastPath
 from koura.host import memory
 from koura.host.clock import Clock
@@ -79,7 +78,7 @@ class Engine:
         at = self._clock.now()
         slots = frozenset(left.slot for left in journal.lefts(self._kept))
         stack = Stack(
-            System(), journal.settings(self._kept), arena=self._memory.arena(slots), fast=None if drivers.why_not() else FastPath,
+            System(), journal.settings(self._kept), arena=self._memory.arena(slots), fast=FastPath if ends.is_fast() else None,
             acquires_from=self._incarnation * ACQUIRES_OF_AN_ENGINE,
         )  # fmt: skip
         book = Journal(stack)
