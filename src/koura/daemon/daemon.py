@@ -19,7 +19,7 @@ import koura
 from koura import control
 from koura.client import place
 from koura.control import Value
-from koura.daemon import admin, clients, harden, house
+from koura.daemon import admin, clients, harden, house, ledger
 from koura.daemon.admin import Admin, Asked
 from koura.daemon.clients import Client, Opened
 from koura.daemon.config import STATUS_GROUP, Config
@@ -76,6 +76,7 @@ class Daemon:
             if self._tenant is not None:
                 self._tenant.watch(self._loop)
             network = self._network()
+            self._keeper.ledger = self._ledger()
             self._keeper.start()
             self._loop.run()
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -93,6 +94,14 @@ class Daemon:
         for connection in tuple(self._admins):
             connection.end()  # their end tells `koura down` that all is done
         return self._status
+
+    def _ledger(self) -> ledger.LedgerFile:
+        """What was sent with which key before. Raises NoHouse."""
+        config = self._config
+        found = ledger.open_file(ledger.directory(config.state, config.directory), accepts_loss=config.accepts_lost_state)
+        if found.ledger.lost:
+            log(syslog.LOG_WARNING, f"{found.ledger.lost}: static keys of counter modes are refused (--accept-lost-state takes them)")
+        return found
 
     def _network(self) -> Network | None:
         """What host or rootless mode needs, opened before there is an engine. Raises NoNetwork."""
@@ -151,7 +160,12 @@ class Daemon:
             self._status = BAD_FILE
             self._loop.stop()
             return
+        self._loop.soon(lambda: self._serve(reply))  # when all that the load changed is written down
+
+    def _serve(self, reply: Mapping[str, Value]) -> None:
         self._say(reply)
+        if self._keeper.network is not None:
+            self._keeper.network.settle()
         for listener, accept in self._listeners:
             listener.listen(house.BACKLOG)
             self._watch_listener(listener, accept)
