@@ -15,6 +15,7 @@ from koura.daemon.engine import Engine
 from koura.host.clock import Clock
 from koura.host.loop import Loop
 from koura.host.memory import Shared
+from koura.sadb.ledger import Ledger
 
 _STANDARD = 3
 COLLECT = (50_000, 20, 50)
@@ -38,6 +39,7 @@ class Birth:
     incarnation: int
     ends: tuple[End, ...] = ()
     handed: int = -1
+    ledger: Ledger | None = None
 
 
 def start(birth: Birth) -> Child:
@@ -70,7 +72,7 @@ def _live(birth: Birth, end: socket.socket, parent: int) -> None:
     harden.drop_capabilities()
     gc.set_threshold(*COLLECT)  # an engine's objects live long: looking through them all often costs a fifth of a large load
     loop = Loop()
-    Engine(loop, end, Shared(birth.memory), birth.clock, birth.incarnation, birth.ends, birth.handed)
+    Engine(loop, end, Shared(birth.memory), birth.clock, birth.incarnation, birth.ends, birth.handed, birth.ledger)
     loop.run()
 
 

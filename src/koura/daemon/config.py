@@ -1,6 +1,6 @@
 """What a daemon is told at its start: koura.toml and the command line. The file's tables:
 
-    [daemon]   file = "/etc/koura/setkey.conf"
+    [daemon]   file = "/etc/koura/setkey.conf", state = "/var/lib/koura"
     [pfkey]    path = "...", mode = "0660", group = "ipsec"     who is in the group may do what root may
     [status]   group = "koura"
     [host]     interface = "koura0", mtu = 1500, addresses = ["10.0.0.1/24"], ports = [4500], guard = true
@@ -26,7 +26,7 @@ _INTERFACE_OCTETS = 15
 _LEAST_MTU, _MOST_MTU = 576, 65535
 _PORTS = 1 << 16
 _TABLES: Mapping[str, Mapping[str, type]] = {
-    "daemon": {"file": str},
+    "daemon": {"file": str, "state": str},
     "pfkey": {"path": str, "mode": str, "group": str},
     "status": {"group": str},
     "host": {"interface": str, "mtu": int, "addresses": list, "ports": list, "guard": bool},
@@ -84,6 +84,8 @@ class Config:
     host: HostConfig | None = None
     rootless: RootlessConfig = RootlessConfig()
     enc: EncConfig | None = None
+    state: Path | None = None  # where the ledger is; None: by `directory` (daemon.ledger)
+    accepts_lost_state: bool = False
 
     @property
     def pfkey(self) -> Path:
@@ -99,6 +101,7 @@ def read(directory: Path, text: str = "", name: str = "", tunables: tuple[str, .
     wanted = said.pop("sysctl", {})
     for table, values in said.items():
         _check(name, table, values)
+    state = said.get("daemon", {}).get("state")
     daemon, pfkey, status = (said.get(table, {}) for table in ("daemon", "pfkey", "status"))
     return Config(
         directory,
@@ -111,6 +114,7 @@ def read(directory: Path, text: str = "", name: str = "", tunables: tuple[str, .
         _host(name, said["host"]) if "host" in said else None,
         _rootless(name, said.get("rootless", {})),
         _enc(name, said) if "enc" in said else None,
+        Path(state) if state is not None else None,
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from koura.daemon import ends, handover, journal
 from koura.daemon.ends import End
+from koura.daemon.grants import MARKS_S, Grants
 from koura.daemon.journal import Journal
 from koura.daemon.link import Link
 from koura.daemon.packets import Packets
@@ -28,6 +29,7 @@ from koura.host.entropy import System
 from koura.host.loop import Loop, Timer
 from koura.moment import Moment
 from koura.notices import KeySocketGone, KeySocketOpened
+from koura.sadb.ledger import Ledger
 from koura.stack import Stack
 from koura.traffic.outcome import Event, ToKeySocket
 
@@ -40,13 +42,14 @@ class Engine:
 
     def __init__(
         self, loop: Loop, end: socket.socket, shared: memory.Shared, clock: Clock, incarnation: int, opened: tuple[End, ...] = (),
-        handed: int = -1,
+        handed: int = -1, ledger: Ledger | None = None,
     ) -> None:
         self._loop = loop
         self._memory = shared
         self._clock = clock
         self._incarnation = incarnation
         self._ends = opened
+        self._ledger = ledger
         self._packets: Packets | None = None
         if handed >= 0:
             self._handed = socket.socket(fileno=handed)
@@ -58,6 +61,7 @@ class Engine:
         self._is_armed = False
         self._doing: dict[int, Callable[[Record], None]] = {
             Kind.OPENED: self._opened, Kind.CLOSED: self._closed, Kind.REQUEST: self._request, Kind.PULL: self._pull, Kind.CALL: self._call,
+            Kind.RESERVED: self._reserved,
         }  # fmt: skip
 
     def _step(self, records: tuple[Record, ...]) -> None:
@@ -79,13 +83,16 @@ class Engine:
         slots = frozenset(left.slot for left in journal.lefts(self._kept))
         stack = Stack(
             System(), journal.settings(self._kept), arena=self._memory.arena(slots), fast=FastPath if ends.is_fast() else None,
-            acquires_from=self._incarnation * ACQUIRES_OF_AN_ENGINE,
+            acquires_from=self._incarnation * ACQUIRES_OF_AN_ENGINE, ledger=self._ledger,
         )  # fmt: skip
         book = Journal(stack)
         self._life = life = _Life(stack, book, Verbs(stack, book), Taps(self._loop, stack))
         failed = book.resume(self._kept, at)
         life.verbs.resume(self._kept)
         lines = [Record(Kind.LOG, syslog.LOG_ERR, line.encode()) for line in failed]
+        if self._ledger is not None:
+            life.grants = Grants(stack, self._ledger)
+            self._loop.after_s(MARKS_S, self._marks)
         self._tell([Record(Kind.READY), *lines])
 
     # -- what the keeper says ------------------------------------------------------------------------------------------
@@ -114,6 +121,20 @@ class Engine:
         head = ANSWER.pack(answer.errno, life.stack.has_dump(number))
         said = [Record(Kind.ANSWER, number, head + why.encode())]
         self._tell([*said, *life.verbs.debug_request(record.body, answer)], answer.events)
+
+    def _reserved(self, record: Record) -> None:
+        """It is on disk: SAs may use it, and what waited for it goes on."""
+        grants = self._alive.grants
+        assert grants is not None
+        at, stack = self._clock.now(), self._alive.stack
+        granted = grants.written(record.number, record.body == b"\1")
+        self._tell([], [event for notice in granted for event in stack.notice(notice, at)])
+
+    def _marks(self) -> None:
+        grants = self._alive.grants
+        assert grants is not None
+        self._tell(grants.marks())
+        self._loop.after_s(MARKS_S / grants.slices, self._marks)
 
     def _pull(self, record: Record) -> None:
         stack, number = self._alive.stack, record.number
@@ -170,6 +191,8 @@ class Engine:
             self._packets.pump.packets_of(events)
         if life.taps.is_open:
             life.taps.happened(events)
+        if life.grants is not None:
+            records += life.grants.take(events)
         for key, value in life.book.take():
             records.append(Record(Kind.DROP, 0, key) if value is None else Record(Kind.KEEP, 0, pack((key, value))))
         records += [Record(Kind.DELIVER, event.socket, event.octets) for event in events if isinstance(event, ToKeySocket)]
@@ -206,10 +229,11 @@ class Engine:
 class _Life:
     """What there is after START."""
 
-    __slots__ = ("book", "stack", "taps", "verbs")
+    __slots__ = ("book", "grants", "stack", "taps", "verbs")
 
     def __init__(self, stack: Stack, book: Journal, verbs: Verbs, taps: Taps) -> None:
         self.taps = taps
         self.stack = stack
         self.book = book
         self.verbs = verbs
+        self.grants: Grants | None = None
