@@ -16,7 +16,8 @@ ROOM = Path("src/koura/fast")
 FLAGS = ["-O3", "-fno-strict-aliasing", "-Wno-unused-function"]
 FAILURES = (BaseError, CCompilerError, OSError)
 WANTED = {
-    "_burst": ("", []), "_io": ("linux/if_tun.h", []), "_mb": ("intel-ipsec-mb.h", ["IPSec_MB"]), "_crypto": ("openssl/evp.h", ["crypto"]),
+    "_burst": ("", []), "_measure": ("", []), "_io": ("linux/if_tun.h", []), "_mb": ("intel-ipsec-mb.h", ["IPSec_MB"]),
+    "_crypto": ("openssl/evp.h", ["crypto"]),
 }
 
 

@@ -25,8 +25,7 @@ COMMANDS: dict[str, str] = {
     "down": "down",
     "sysctl": "sysctl",
     "stat": "stat",
-    "capture": "capture",
-    "filter": "filter",
+    "bench": "bench",
 }
 
 DONE, FAILED, USAGE, BAD_DATA, NO_PERMISSION = 0, 1, 64, 65, 77

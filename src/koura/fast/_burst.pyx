@@ -28,6 +28,8 @@ assert (_hot.WINDOW_SEEN, _hot.ACCEPTED, _hot.PACKETS, _hot.OCTETS, _hot.USED_FI
     WINDOW_SEEN, ACCEPTED, PACKETS, OCTETS, USED_FIRST_NS, USED_LAST_NS, SOFT_TOLD)
 assert (_hot.FAILED_REPLAY, _hot.FAILED_ICV) == (FAILED_REPLAY, FAILED_ICV)
 
+assert sizeof(Sa) == 512 and sizeof(Flow) == 128 and sizeof(Bucket) == 64
+
 ARENA_OCTETS = 8 << 20
 FORWARD, BYPASS, DISCARD, DELIVER, PUNT = PROTECTED, BYPASSED, DISCARDED, DELIVERED, PUNTED
 
@@ -40,11 +42,11 @@ include "inbound.pxi"
 cdef class Burst:
     """One engine. `capsules`: drivers, the preferred first. `pool`, `cursor`: koura.entropy.Pooled's memory. `seed`: 32 secret octets."""
 
-    def __cinit__(self, capsules, pool, cursor, bytes seed, int log2_sets=13):
+    def __cinit__(self, capsules, pool, cursor, bytes seed, int log2_sets=17):
         cdef uint64_t seeds[4]
         cdef uint8_t[::1] octets = pool
         cdef uint64_t[::1] words = cursor
-        cdef int number
+        cdef int number, smallest = min(log2_sets, 8)
         if len(seed) != 32 or not 0 < len(capsules) <= DRIVERS:
             raise ValueError("32 octets of seed, and one or two drivers")
         memcpy(seeds, PyBytes_AS_STRING(seed), 32)
@@ -59,8 +61,8 @@ cdef class Burst:
         self.e.spi_counts, self.e.spi_seed = <uint16_t *> calloc(SPI_BUCKETS, sizeof(uint16_t)), seeds[0] ^ seeds[3]
         self.e.dirty = <Flow **> calloc(self.e.dirty_room, sizeof(Flow *))
         if not (
-            table_open(&self.e.outbound, log2_sets, seeds[0], seeds[1]) and table_open(&self.e.inbound, log2_sets, seeds[2], seeds[3])
-            and table_open(&self.e.spis, log2_sets, seeds[1], seeds[2]) and self.e.arena and self.staging and self.e.dirty and self.e.spi_counts
+            table_open(&self.e.outbound, smallest, log2_sets, seeds[0], seeds[1]) and table_open(&self.e.inbound, smallest, log2_sets, seeds[2], seeds[3])
+            and table_open(&self.e.spis, smallest, log2_sets, seeds[1], seeds[2]) and self.e.arena and self.staging and self.e.dirty and self.e.spi_counts
         ):
             raise MemoryError
         self._kept, self.verdicts = {}, []
@@ -144,15 +146,22 @@ cdef class Burst:
 
     cdef uint32_t _place(self, place) except? 0xFFFFFFFF:
         cdef uint64_t room
+        cdef Sa *grown = NULL
         if place is not None:
             return place
         if self.e.sa_count == self.sa_room:
             room = self.sa_room * 2 if self.sa_room else 64
-            self.e.sas = <Sa *> realloc(self.e.sas, room * sizeof(Sa))
-            self.e.dirty_sas = <uint32_t *> realloc(self.e.dirty_sas, room * sizeof(uint32_t))
-            if self.e.sas == NULL or self.e.dirty_sas == NULL:
+            grown = <Sa *> zeroed(room * sizeof(Sa))
+            if grown == NULL:
                 raise MemoryError
-            memset(self.e.sas + self.sa_room, 0, (room - self.sa_room) * sizeof(Sa))
+            if self.e.sas != NULL:
+                memcpy(grown, self.e.sas, self.sa_room * sizeof(Sa))
+                memset(self.e.sas, 0, self.sa_room * sizeof(Sa))  # Salts are half a key.
+            free(self.e.sas)
+            self.e.sas = grown
+            self.e.dirty_sas = <uint32_t *> realloc(self.e.dirty_sas, room * sizeof(uint32_t))
+            if self.e.dirty_sas == NULL:
+                raise MemoryError
             self.sa_room = room
         self.e.sa_count += 1
         return self.e.sa_count - 1
@@ -211,8 +220,10 @@ cdef class Burst:
         memset(&key, 0, sizeof(FlowKey))
         memcpy(&key.words[2], PyBytes_AS_STRING(dst), PyBytes_GET_SIZE(dst))
         key.words[4], key.words[5] = sa.spi, spi_word(4 if PyBytes_GET_SIZE(dst) == 4 else 6, sa.protocol)
+        table_grow(&self.e.spis)
         flow = table_place(&self.e.spis, &key)
-        table_claim(&self.e.spis, flow, &key)
+        if flow == NULL:
+            raise MemoryError
         flow.sa, flow.serial, flow.last_ns = index, sa.serial, 1
         sa.spi_key = key
         return 0
@@ -222,8 +233,14 @@ cdef class Burst:
         self.e.spi_counts[spi_bucket(&self.e, spi)] += change
 
     def receives(self, uint32_t place):
-        """The destination of this SA is ours, until the generation changes."""
-        self.e.sas[place].receives_in = self.e.generation
+        """The destination of this SA is ours, until the generation changes; its SPI is put back, should it have been given up."""
+        cdef Sa *sa = &self.e.sas[place]
+        cdef Flow *flow = table_find(&self.e.spis, &sa.spi_key)
+        sa.receives_in = self.e.generation
+        if flow == NULL:
+            flow = table_place(&self.e.spis, &sa.spi_key)
+        if flow != NULL:
+            flow.sa, flow.serial, flow.last_ns = place, sa.serial, 1
 
     def is_ours(self, bytes dst):
         """So is this address: what comes to it for an SPI that no SA has may be refused here."""
@@ -232,8 +249,10 @@ cdef class Burst:
         memset(&key, 0, sizeof(FlowKey))
         memcpy(&key.words[2], PyBytes_AS_STRING(dst), min(PyBytes_GET_SIZE(dst), 16))
         key.words[5] = spi_word(4 if PyBytes_GET_SIZE(dst) == 4 else 6, 0)
+        table_grow(&self.e.spis)
         flow = table_place(&self.e.spis, &key)
-        table_claim(&self.e.spis, flow, &key)
+        if flow == NULL:
+            raise MemoryError
         flow.generation, flow.last_ns = self.e.generation, 1
 
     def set_outer(self, uint32_t place, bytes header):
@@ -258,7 +277,7 @@ cdef class Burst:
 
     def put_flow(self, bint is_outbound, key, int kind, uint32_t verdict, facts):
         """Tell of a flow. key: (src, dst, protocol, sport, dport, tag), ports None where not visible. facts: (place of the SA or None,
-        whether it wraps, room in octets, deadline in ns). False: what lies in its place is not settled."""
+        whether it wraps, room in octets, deadline in ns). False: settle first."""
         cdef FlowKey packed
         cdef Flow *flow
         cdef Head head
@@ -266,10 +285,13 @@ cdef class Burst:
         place, wraps, room, deadline = facts
         self._key(key, &head)
         key_of(&packed, &head, key[5])
-        flow = table_place(table, &packed)
-        if flow.is_dirty:
+        if self.e.dirty_count == 0:
+            table_grow(table)
+        elif table.used == table.capacity and table.log2_sets < table.log2_most:
             return False
-        table_claim(table, flow, &packed)
+        flow = table_place(table, &packed)
+        if flow == NULL:
+            return False
         flow.generation, flow.kind, flow.is_tunnel, flow.is_ipv6 = self.e.generation, kind, wraps, head.version == 6
         flow.room_octets, flow.deadline_ns, flow.policy = room, deadline, verdict
         if place is not None:
@@ -349,32 +371,6 @@ cdef class Burst:
         with nogil:
             done = open_burst(&self.e, self.packets, NULL, count, at_ns)
         return self._results(packets, start, done)
-
-    def repeat(self, list packets, int rounds, bint is_outbound, uint64_t tag, uint64_t at_ns):
-        """For benchmarks: the same burst `rounds` times in memory, without Python; how many packets were answered."""
-        cdef int count = self._stage(packets, 0)
-        cdef uint64_t done = 0
-        cdef int i
-        with nogil:
-            for i in range(rounds):
-                self.e.pool_cursor[0] = 0  # The same dice each time: nothing of this leaves the machine.
-                done += seal_burst(&self.e, self.packets, count, tag, at_ns) if is_outbound else open_burst(
-                    &self.e, self.packets, NULL, count, at_ns)
-        return done
-
-    def repeat_crypto(self, list packets, int rounds, uint64_t tag, uint64_t at_ns):
-        """For benchmarks: the crypto of such a burst alone, `rounds` times; the limit. How many packets that were."""
-        cdef int count = self._stage(packets, 0)
-        cdef uint64_t done = 0
-        cdef int i, number
-        with nogil:
-            seal_burst(&self.e, self.packets, count, tag, at_ns)
-            for i in range(rounds):
-                for number in range(DRIVERS):
-                    if self.e.queued[number]:
-                        self.e.drivers[number].seal(self.e.queue[number], self.e.queued[number])
-                        done += self.e.queued[number]
-        return done
 
     cdef list _results(self, list packets, int start, int done):
         cdef list found = []

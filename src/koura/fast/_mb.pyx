@@ -9,23 +9,21 @@ which has few lanes and does not make a lone packet pay for sixteen.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 from cpython.pycapsule cimport PyCapsule_New
 
 from koura.fast cimport driver as d
 from koura.fast cimport mb
-
-cdef extern from "stdlib.h" nogil:
-    int posix_memalign(void **, size_t, size_t)
+from koura.fast.flows cimport zeroed
 
 DEF WIDE_BURST = 8
 
 cdef struct MbKey:
-    d.Key base                # 16 octets
+    d.Key base                # 24 octets
     mb.IMB_CIPHER_MODE mode
     mb.IMB_HASH_ALG hash
-    uint8_t spare[40]         # so that all below is aligned as the library wants it: the struct itself is to 64
+    MbKey *following          # of the free ones
+    uint8_t spare[24]         # so that all below is aligned as the library wants it: the struct itself is to 64
     mb.gcm_key_data gcm
     uint8_t enc[256]
     uint8_t dec[256]
@@ -35,6 +33,9 @@ cdef struct MbKey:
     uint8_t raw[32]           # ChaCha20
     uint8_t pads[2][64]       # HMAC: the inner and the outer hash after one block
 
+# Keys lie close together, on huge pages where there are many: freed ones are taken first. A slab is never given back.
+cdef MbKey *free_keys = NULL
+cdef int slab_keys = 16
 cdef mb.IMB_MGR *wide = NULL
 cdef mb.IMB_MGR *narrow = NULL
 
@@ -133,22 +134,70 @@ cdef bint _cipher(MbKey *key, const d.Recipe *recipe) noexcept nogil:
 
 cdef d.Key *make(const d.Recipe *recipe) noexcept nogil:
     """Expand keys; NULL for what the library has not."""
-    cdef MbKey *key = NULL
-    if posix_memalign(<void **> &key, 64, sizeof(MbKey)) != 0:
+    cdef MbKey *key = _take()
+    if key == NULL:
         return NULL
-    memset(key, 0, sizeof(MbKey))
     key.base.cipher, key.base.mac, key.base.icv_octets = recipe.cipher, recipe.mac, recipe.icv_octets
     key.base.key_octets = recipe.key_octets
     if not _cipher(key, recipe):
         destroy(&key.base)
         return NULL
+    _note_lines(key)
     return &key.base
 
 
+cdef inline void _note(MbKey *key, int number, const void *start, uint64_t octets) noexcept nogil:
+    cdef uint64_t offset = <uint64_t> start - <uint64_t> key
+    key.base.touched[number][0] = <uint8_t> (offset >> 6)
+    key.base.touched[number][1] = <uint8_t> ((octets + (offset & 63) + 63) >> 6)
+
+
+cdef void _note_lines(MbKey *key) noexcept nogil:
+    """What the library will read of a key: the engine fetches it while it reads headers."""
+    if key.base.cipher in (d.Cipher.GCM, d.Cipher.GMAC):
+        _note(key, 0, key, 64 + sizeof(mb.gcm_key_data))
+        return
+    _note(key, 0, key, 64)
+    if key.base.cipher == d.Cipher.CHACHA:
+        _note(key, 1, key.raw, 32)
+        return
+    if key.base.cipher != d.Cipher.NO_CIPHER:
+        _note(key, 1, key.enc, 512 if key.base.cipher == d.Cipher.CBC else 256)
+    if key.base.mac != d.Mac.NO_MAC:
+        if key.base.mac in (d.Mac.XCBC, d.Mac.CMAC):
+            _note(key, 2, key.mac_k1, 288)
+        else:
+            _note(key, 2, key.pads, 128)
+
+
+cdef MbKey *_take() noexcept nogil:
+    global free_keys, slab_keys
+    cdef uint64_t stride = (sizeof(MbKey) + 63) & ~<uint64_t> 63
+    cdef uint8_t *slab
+    cdef MbKey *key
+    cdef int i
+    if free_keys == NULL:
+        slab = <uint8_t *> zeroed(slab_keys * stride)
+        if slab == NULL:
+            return NULL
+        for i in range(slab_keys):
+            key = <MbKey *> (slab + i * stride)
+            key.following = free_keys
+            free_keys = key
+        slab_keys = min(slab_keys * 2, 1024)
+    key = free_keys
+    free_keys = key.following
+    key.following = NULL
+    return key
+
+
 cdef void destroy(d.Key *base) noexcept nogil:
-    """Wipe and free."""
-    memset(base, 0, sizeof(MbKey))
-    free(base)
+    """Wipe, and keep the place for another key."""
+    global free_keys
+    cdef MbKey *key = <MbKey *> base
+    memset(key, 0, sizeof(MbKey))
+    key.following = free_keys
+    free_keys = key
 
 
 cdef inline void _gcm_seal(d.Job *job) noexcept nogil:

@@ -23,20 +23,19 @@ cdef inline void cover(const Sa *sa, Job *job, uint8_t *payload, uint32_t octets
 
 
 cdef bint recognise_ah(Engine *e, View v, uint32_t at, Arrived *a) noexcept nogil:
-    """AH at this offset, whole, of an SA that is known here, or of none at all."""
-    cdef Sa *sa
-    cdef uint32_t octets = (<uint32_t> octet_at(v, at + 1) + 2) * 4
-    if not e.is_ah_on or octets < 12 or v.octets < at + octets:
+    """AH at this offset, whole."""
+    a.sealed = (<uint32_t> octet_at(v, at + 1) + 2) * 4  # its own length, for now
+    if not e.is_ah_on or a.sealed < 12 or v.octets < at + a.sealed:
         return False
-    a.is_protected, a.protocol, a.at, a.end, a.sealed = True, 51, at, NO_END, 0
-    a.seq32 = long_at(v, at + 8)
-    sa = named(e, long_at(v, at + 4), a)
-    if sa == NULL:
-        return a.end == NO_SA
-    if octets != sa.ah_octets:
+    note_named(e, a, 51, at, long_at(v, at + 4), long_at(v, at + 8))
+    return True
+
+
+cdef bint identify_ah(const Sa *sa, View v, Arrived *a) noexcept nogil:
+    if a.sealed != sa.ah_octets:
         a.end = WRONG_LENGTH
         return True
-    a.sealed = v.octets - at - octets
+    a.sealed = v.octets - a.at - sa.ah_octets
     return check_number(sa, a)
 
 

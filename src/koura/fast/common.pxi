@@ -47,6 +47,45 @@ cdef inline uint32_t spi_bucket(const Engine *e, uint32_t spi) noexcept nogil:
     return <uint32_t> (((spi ^ e.spi_seed) * <uint64_t> 0x9E3779B97F4A7C15) >> 44)
 
 
+cdef inline void fetch_sa(const Engine *e, uint32_t number, bint is_outbound) noexcept nogil:
+    """The lines of an SA that a packet needs."""
+    cdef uint8_t *start
+    if number < e.sa_count:
+        start = <uint8_t *> &e.sas[number]
+        prefetch(start)
+        prefetch(start + 64)
+        prefetch(start + 128)
+        prefetch(start + (192 if is_outbound else 256))
+
+
+cdef inline void fetch_behind(const Engine *e, uint32_t number, uint32_t seq32) noexcept nogil:
+    """And what it points to: hot words, window, relation, key."""
+    cdef const Sa *sa
+    cdef const uint8_t *key
+    cdef int part
+    cdef uint32_t line
+    if number >= e.sa_count:
+        return
+    sa = &e.sas[number]
+    if sa.key == NULL:
+        return
+    prefetch(sa.hot)
+    prefetch(<uint8_t *> sa.hot + 64)
+    prefetch(<uint8_t *> sa.hot + 112)
+    prefetch(&e.cells[sa.cell])
+    if seq32 and sa.ring != NULL:
+        prefetch(&sa.ring[(seq32 >> 6) & sa.ring_mask])
+    key = <const uint8_t *> sa.key
+    for part in range(3):
+        for line in range(sa.key.touched[part][1]):
+            prefetch(key + 64 * (sa.key.touched[part][0] + line))
+
+
+cdef inline bint is_scattered(const Engine *e, const Table *table) noexcept nogil:
+    """Whether there is more than fits the nearest caches, so that fetching ahead pays."""
+    return e.sa_count > 16 or table.used > 64
+
+
 cdef inline bint would_cross(const Sa *sa, uint32_t octets, uint64_t number, uint64_t at_ns) noexcept nogil:
     """Whether this packet is its SA's first, or reaches a limit: the reference then tells key management. sadb.lifetime."""
     cdef uint64_t packets = sa.hot[PACKETS] + 1

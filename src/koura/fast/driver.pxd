@@ -42,6 +42,8 @@ ctypedef struct Key:
     Mac mac
     uint32_t key_octets
     uint32_t icv_octets
+    uint8_t touched[3][2]     # the cache lines that a packet will need: first and how many, from the Key on
+    uint8_t spare[2]
 
 ctypedef struct Job:
     Key *key

@@ -56,7 +56,7 @@ def has_hands() -> bool:
     return not why_not()
 
 
-def engine(pool: Pooled, log2_sets: int = 13, names: tuple[str, ...] = ()) -> Any:
+def engine(pool: Pooled, log2_sets: int = 17, names: tuple[str, ...] = ()) -> Any:
     """An engine over the drivers that are here (`names`: only these). Raises Absent."""
     missing = why_not()
     if missing:

@@ -4,9 +4,11 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from koura.fast.driver cimport Driver, Job, Key
 from koura.fast.flows cimport Flow, FlowKey, Table
+from koura.fast.headers cimport Head
 
 cdef enum:
     BURST = 256
+    GROUP = 32                # so many packets' cache misses overlap
     DRIVERS = 2
     HEADROOM = 64             # in front of what is opened, for the outer header of transport mode
     TAILROOM = 80             # behind a packet that comes in: padding and trailer are written there
@@ -48,12 +50,16 @@ cdef enum End:
 cdef enum:
     SPI_BUCKETS = 1 << 20
 
-ctypedef struct Sa:
+ctypedef struct Sa:           # eight cache lines; a packet on its way out touches the first four, one that comes in line 4 instead of 3
     uint64_t *hot
     uint64_t epoch
-    uint32_t serial
-    uint32_t cell             # index of its relation's generation
+    uint64_t *ring
+    uint64_t ring_mask
+    uint64_t window
+    Key *key
     uint64_t cell_value
+    uint32_t cell             # index of its relation's generation
+    uint32_t serial
     uint64_t hard_packets     # lifetimes; none: the largest number
     uint64_t hard_octets
     uint64_t hard_ns
@@ -62,50 +68,50 @@ ctypedef struct Sa:
     uint64_t soft_ns
     uint64_t last_sequence
     uint64_t nearly_spent
-    Key *key
+    uint64_t receives_in      # the generation in which its destination is known to be ours
     uint32_t driver
     uint32_t spi
     uint8_t nonce[16]         # salt in front, a counter block's end behind
+    uint16_t sport
+    uint16_t dport
     uint8_t salt_octets
     uint8_t iv_octets
     uint8_t icv_octets
     uint8_t align_octets      # of the cipher
-    bint is_aead
-    bint has_counter_iv
-    bint has_esn
-    bint is_padding_checked
-    bint is_taken             # this place of the array is in use
     uint8_t protocol          # 50 ESP, 51 AH
     uint8_t ah_octets         # of the whole AH header
     uint8_t mode              # PF_KEY's: 0 any, 1 transport, 2 tunnel
     uint8_t ecn_ingress       # 0 forbidden, 1 allowed, 2 copied
-    bint copies_no_ecn        # egress: the inner code stays
-    bint takes_dscp
     uint8_t df                # 0 clear, 1 set, 2 copied
-    bint has_encapsulation
-    uint16_t sport
-    uint16_t dport
     uint8_t outer_octets      # 0: it was never seen to wrap
-    uint8_t outer[40]         # template of the header that it wraps in
-    uint8_t src[16]
-    bint has_src
+    uint8_t is_aead
+    uint8_t has_counter_iv
+    uint8_t has_esn
+    uint8_t is_padding_checked
+    uint8_t is_taken          # this place of the array is in use
+    uint8_t copies_no_ecn     # egress: the inner code stays
+    uint8_t takes_dscp
+    uint8_t has_encapsulation
+    uint8_t has_src
+    uint8_t is_dirty
+    uint8_t has_failed
     uint8_t oai_octets        # NAT-T's original addresses, 0 where unknown
     uint8_t oar_octets
-    uint8_t oai[16]
-    uint8_t oar[16]
-    uint64_t receives_in      # the generation in which its destination is known to be ours
-    uint64_t *ring
-    uint64_t ring_mask
-    uint64_t window
-    uint64_t sealed_packets   # since the last settling
+    uint8_t spare2[5]
+    uint8_t outer[40]         # template of the header that it wraps in
+    uint64_t sealed_packets   # since the last settling, as all that follow
     uint64_t sealed_octets
+    uint64_t spare3
+    uint8_t src[16]
     uint64_t came
     uint64_t opened_packets
     uint64_t opened_octets
+    uint64_t spare4[3]
     uint64_t failed[ENDS]
-    bint has_failed
     FlowKey spi_key           # in the table of SPIs
-    bint is_dirty
+    uint8_t oai[16]
+    uint8_t oar[16]
+    uint64_t spare5[5]
 
 ctypedef struct Packet:
     uint8_t *data             # sealing may write TAILROOM octets behind it
@@ -115,6 +121,12 @@ ctypedef struct Packet:
     Flow *flow                # NULL: it ended before policy was asked
     uint8_t kind
     uint8_t end
+
+ctypedef struct Scan:         # a packet whose headers have been read
+    Head head
+    FlowKey key
+    uint64_t hash
+    Flow *flow
 
 ctypedef struct Engine:
     Table outbound
@@ -160,6 +172,7 @@ ctypedef struct Engine:
     uint32_t dirty_sa_count
     uint8_t heads[BURST][40]  # AH on its way out: the IP header as it will be
     uint8_t head_octets[BURST]
+    Scan scans[GROUP]
     Job jobs[BURST]
     Job *queue[DRIVERS][BURST]
     int queued[DRIVERS]

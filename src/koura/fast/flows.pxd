@@ -1,14 +1,38 @@
-"""The flow cache and the SA index: one bounded set-associative table, eight ways a set, least recently used goes.
+"""The flow cache and the SA index: one bounded table. Buckets of eight are one cache line; what they name lies dense beside them.
 
-A key is 48 octets and compared whole, so two flows never share a verdict. The hash has a secret seed: a peer cannot aim at one set.
-Entries are guarded by a generation (policies, settings, paths) and by the relation of their SA; a stale one is as good as none.
+A key is 48 octets and compared whole, so two flows never share a verdict. It may stand in two buckets; where both are full, the least
+recently used goes. The hash has a secret seed: a peer cannot aim at one bucket. Entries are guarded by a generation (policies,
+settings, paths) and by the relation of their SA; a stale one is as good as none.
+
+Looking up goes in steps, so that a burst's cache misses overlap: table_touch (the bucket), table_peek (what it names), table_find_at.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memcpy, memset
+from libc.stdlib cimport free
+from libc.string cimport memcpy, memset
 
 from koura.fast.headers cimport Head
+
+cdef extern from *:
+    """
+    #include <stdlib.h>
+    #include <string.h>
+    #include <sys/mman.h>
+    /* Zeroed memory on a cache line; what is large on huge pages, where the kernel has them: a page walk costs more than a miss. */
+    static void *koura_zeroed(uint64_t octets) {
+        void *found = NULL;
+        uint64_t huge = 2 << 20;
+        if (posix_memalign(&found, octets >= huge ? huge : 128, octets) != 0) return NULL;
+    #ifdef MADV_HUGEPAGE
+        if (octets >= huge) madvise(found, octets, MADV_HUGEPAGE);
+    #endif
+        memset(found, 0, octets);
+        return found;
+    }
+    #define koura_prefetch(at) __builtin_prefetch((const void *) (at), 1, 3)
+    """
+    void *zeroed "koura_zeroed"(uint64_t) noexcept nogil
+    void prefetch "koura_prefetch"(const void *) noexcept nogil
 
 cdef enum:
     WAYS = 8
@@ -26,10 +50,10 @@ ctypedef struct FlowKey:
 ctypedef struct Flow:
     FlowKey key
     uint64_t generation
+    uint64_t deadline_ns      # from when on it must be looked at anew
     uint64_t packets          # since the last settling
     uint64_t octets
     uint64_t last_ns
-    uint64_t deadline_ns      # from when on it must be looked at anew
     uint32_t sa
     uint32_t serial           # of that SA
     uint32_t policy
@@ -38,27 +62,63 @@ ctypedef struct Flow:
     uint8_t is_tunnel
     uint8_t is_dirty
     uint8_t is_ipv6
+    uint32_t slot             # which way of which bucket names it
+    uint64_t is_used
+    uint64_t spare            # 128 octets: two cache lines
+
+ctypedef struct Bucket:
+    uint32_t tags[8]
+    uint32_t flows[8]
 
 ctypedef struct Table:
+    Bucket *buckets
     Flow *flows
-    uint32_t *tags
     uint64_t mask
     uint64_t seed[2]
+    uint32_t capacity
+    uint32_t used             # flows from here on were never used
+    uint32_t hand             # where to look next for one to give up
+    int log2_sets
+    int log2_most             # it grows so far
 
 
-cdef inline bint table_open(Table *table, int log2_sets, uint64_t seed0, uint64_t seed1) noexcept nogil:
+cdef inline bint table_open(Table *table, int log2_sets, int log2_most, uint64_t seed0, uint64_t seed1) noexcept nogil:
     cdef uint64_t sets = <uint64_t> 1 << log2_sets
-    table.flows = <Flow *> calloc(sets * WAYS, sizeof(Flow))
-    table.tags = <uint32_t *> calloc(sets * WAYS, sizeof(uint32_t))
-    table.mask = sets - 1
+    table.capacity = <uint32_t> (sets * WAYS // 4)
+    table.buckets = <Bucket *> zeroed(sets * sizeof(Bucket))
+    table.flows = <Flow *> zeroed(table.capacity * sizeof(Flow))
+    table.mask, table.used, table.hand = sets - 1, 0, 0
+    table.log2_sets, table.log2_most = log2_sets, log2_most
     table.seed[0], table.seed[1] = seed0 | 1, seed1 | 1
-    return table.flows != NULL and table.tags != NULL
+    return table.buckets != NULL and table.flows != NULL
 
 
 cdef inline void table_close(Table *table) noexcept nogil:
+    free(table.buckets)
     free(table.flows)
-    free(table.tags)
-    table.flows, table.tags = NULL, NULL
+    table.buckets, table.flows = NULL, NULL
+
+
+cdef inline bint table_grow(Table *table) noexcept nogil:
+    """Four times the room, if that is allowed and needed; nobody holds a Flow of it meanwhile."""
+    cdef Table grown
+    cdef Flow *flow
+    cdef uint32_t i, slot
+    if table.used < table.capacity or table.log2_sets >= table.log2_most:
+        return False
+    if not table_open(&grown, min(table.log2_sets + 2, table.log2_most), table.log2_most, table.seed[0], table.seed[1]):
+        table_close(&grown)
+        return False
+    for i in range(table.used):
+        if table.flows[i].is_used:
+            flow = table_place(&grown, &table.flows[i].key)
+            if flow != NULL:
+                slot = flow.slot
+                flow[0] = table.flows[i]
+                flow.slot = slot
+    table_close(table)
+    table[0] = grown
+    return True
 
 
 cdef inline void key_of(FlowKey *key, const Head *head, uint64_t tag) noexcept nogil:
@@ -83,40 +143,122 @@ cdef inline uint64_t hash_of(const Table *table, const FlowKey *key) noexcept no
     return a ^ a >> 32
 
 
-cdef inline Flow *table_find(Table *table, const FlowKey *key) noexcept nogil:
-    cdef uint64_t hash = hash_of(table, key)
-    cdef uint64_t base = (hash & table.mask) * WAYS
-    cdef uint32_t tag = <uint32_t> (hash >> 32) | 1
+cdef inline uint64_t _second(const Table *table, uint64_t hash) noexcept nogil:
+    """The other bucket."""
+    return (hash >> 20 ^ hash * <uint64_t> 0xFF51AFD7ED558CCD >> 40) & table.mask
+
+
+cdef inline uint32_t _tag(uint64_t hash) noexcept nogil:
+    return <uint32_t> (hash >> 32) | 1
+
+
+cdef inline bint is_key(const FlowKey *a, const FlowKey *b) noexcept nogil:
+    return (
+        (a.words[0] ^ b.words[0]) | (a.words[1] ^ b.words[1]) | (a.words[2] ^ b.words[2])
+        | (a.words[3] ^ b.words[3]) | (a.words[4] ^ b.words[4]) | (a.words[5] ^ b.words[5])
+    ) == 0
+
+
+cdef inline void table_touch(const Table *table, uint64_t hash) noexcept nogil:
+    """Fetch the bucket."""
+    prefetch(&table.buckets[hash & table.mask])
+
+
+cdef inline Flow *table_peek(const Table *table, uint64_t hash) noexcept nogil:
+    """Fetch what the bucket names under this hash; not compared yet."""
+    cdef const Bucket *bucket = &table.buckets[hash & table.mask]
+    cdef uint32_t tag = _tag(hash)
     cdef int way
+    cdef Flow *flow
     for way in range(WAYS):
-        if table.tags[base + way] == tag and memcmp(&table.flows[base + way].key, key, sizeof(FlowKey)) == 0:
-            return &table.flows[base + way]
+        if bucket.tags[way] == tag:
+            flow = &table.flows[bucket.flows[way]]
+            prefetch(flow)
+            prefetch(<uint8_t *> flow + 64)
+            return flow
     return NULL
 
 
-cdef inline Flow *table_place(Table *table, const FlowKey *key) noexcept nogil:
-    """Where the key is, or may go: a free way, else the one that was used longest ago. The caller settles what lay there."""
-    cdef uint64_t hash = hash_of(table, key)
-    cdef uint64_t base = (hash & table.mask) * WAYS
-    cdef int way, oldest = 0
-    cdef Flow *found = table_find(table, key)
+cdef inline Flow *_find_in(const Table *table, const Bucket *bucket, const FlowKey *key, uint32_t tag) noexcept nogil:
+    cdef int way
+    for way in range(WAYS):
+        if bucket.tags[way] == tag and is_key(&table.flows[bucket.flows[way]].key, key):
+            return &table.flows[bucket.flows[way]]
+    return NULL
+
+
+cdef inline Flow *table_find_at(const Table *table, const FlowKey *key, uint64_t hash) noexcept nogil:
+    """The entry of a key with this hash, or NULL."""
+    cdef Flow *found = _find_in(table, &table.buckets[hash & table.mask], key, _tag(hash))
     if found != NULL:
         return found
-    for way in range(WAYS):
-        if table.tags[base + way] == 0:
-            return &table.flows[base + way]
-        if table.flows[base + way].last_ns < table.flows[base + oldest].last_ns:
-            oldest = way
-    return &table.flows[base + oldest]
+    return _find_in(table, &table.buckets[_second(table, hash)], key, _tag(hash))
 
 
-cdef inline void table_claim(Table *table, Flow *flow, const FlowKey *key) noexcept nogil:
-    """Make the place the key's, all else zero."""
-    memset(flow, 0, sizeof(Flow))
-    flow.key = key[0]
-    table.tags[flow - table.flows] = <uint32_t> (hash_of(table, key) >> 32) | 1
+cdef inline Flow *table_find(const Table *table, const FlowKey *key) noexcept nogil:
+    return table_find_at(table, key, hash_of(table, key))
 
 
 cdef inline void table_drop(Table *table, Flow *flow) noexcept nogil:
-    table.tags[flow - table.flows] = 0
+    """Forget an entry; the next one in need finds it by the hand."""
+    cdef Bucket *bucket = &table.buckets[flow.slot // WAYS]
+    bucket.tags[flow.slot % WAYS] = 0
     memset(flow, 0, sizeof(Flow))
+
+
+cdef inline Flow *_spare(Table *table) noexcept nogil:
+    """A flow that nobody names; NULL: the next one to give up is not settled. `hand` goes round."""
+    cdef Flow *flow
+    if table.used < table.capacity:
+        table.used += 1
+        return &table.flows[table.used - 1]
+    flow = &table.flows[table.hand]
+    table.hand = (table.hand + 1) % table.capacity
+    if flow.is_dirty:
+        return NULL
+    if flow.is_used:
+        table_drop(table, flow)
+    return flow
+
+
+cdef inline Flow *table_place(Table *table, const FlowKey *key) noexcept nogil:
+    """Room for a key, named and zero but for that; NULL: what would have to go is not settled."""
+    cdef uint64_t hash = hash_of(table, key)
+    cdef uint64_t number
+    cdef Bucket *bucket
+    cdef Flow *flow = table_find_at(table, key, hash)
+    cdef uint32_t slot = 0, oldest = 0
+    cdef uint64_t oldest_ns = <uint64_t> -1
+    cdef bint has_room = False
+    cdef int side, way
+    if flow != NULL:
+        return NULL if flow.is_dirty else _claim(flow, key, flow.slot)
+    for side in range(2):
+        number = hash & table.mask if side == 0 else _second(table, hash)
+        bucket = &table.buckets[number]
+        for way in range(WAYS):
+            if bucket.tags[way] == 0:
+                if not has_room:
+                    slot, has_room = <uint32_t> (number * WAYS + way), True
+            elif table.flows[bucket.flows[way]].last_ns < oldest_ns:
+                oldest_ns, oldest = table.flows[bucket.flows[way]].last_ns, <uint32_t> (number * WAYS + way)
+        if has_room:
+            break
+    if has_room:
+        flow = _spare(table)
+        if flow == NULL:
+            return NULL
+    else:
+        slot = oldest
+        flow = &table.flows[table.buckets[slot // WAYS].flows[slot % WAYS]]
+        if flow.is_dirty:
+            return NULL
+    bucket = &table.buckets[slot // WAYS]
+    bucket.tags[slot % WAYS], bucket.flows[slot % WAYS] = _tag(hash), <uint32_t> (flow - table.flows)
+    return _claim(flow, key, slot)
+
+
+cdef inline Flow *_claim(Flow *flow, const FlowKey *key, uint32_t slot) noexcept nogil:
+    memset(flow, 0, sizeof(Flow))
+    flow.key, flow.slot, flow.is_used = key[0], slot, 1
+    return flow

@@ -65,8 +65,12 @@ ctypedef struct Arrived:
     Head head                 # the outer one
     uint32_t sa
     uint32_t serial
+    uint32_t spi
     uint32_t seq32
     uint64_t seq64
+    FlowKey key               # in the table of SPIs
+    uint64_t hash
+    Flow *named
     bint is_protected         # else it came in clear
     bint has_header           # the packet begins with its IP header; a datagram of a socket does not
     uint8_t protocol          # 50 ESP, 51 AH
@@ -94,24 +98,39 @@ cdef bint recognise(Engine *e, View v, Arrived *a) noexcept nogil:
     return recognise_esp(e, v, at, a)
 
 
+cdef inline void note_named(Engine *e, Arrived *a, uint8_t protocol, uint32_t at, uint32_t spi, uint32_t seq32) noexcept nogil:
+    """What a protected packet shows of its SA."""
+    a.is_protected, a.protocol, a.at, a.end, a.spi, a.seq32 = True, protocol, at, NO_END, spi, seq32
+    a.key.words[0] = a.key.words[1] = 0
+    memcpy(&a.key.words[2], a.head.dst, 16)
+    a.key.words[4], a.key.words[5] = spi, spi_word(a.head.version, protocol)
+    a.hash = hash_of(&e.spis, &a.key)
+
+
 cdef bint recognise_esp(Engine *e, View v, uint32_t at, Arrived *a) noexcept nogil:
-    """ESP at this offset; a.head says how it came. Of an SA that is known here, or of none at all."""
-    cdef Sa *sa
-    cdef Head *head = &a.head
-    cdef uint32_t front
-    if not e.is_esp_on or v.octets < at + 8 or (head.protocol == 17 and long_at(v, at) == 0):
+    """ESP at this offset; a.head says how it came."""
+    if not e.is_esp_on or v.octets < at + 8 or (a.head.protocol == 17 and long_at(v, at) == 0):
         return False
-    a.is_protected, a.protocol, a.at, a.end, a.sealed = True, 50, at, NO_END, 0
-    a.seq32 = long_at(v, at + 4)
-    sa = named(e, long_at(v, at), a)
+    a.sealed = 0
+    note_named(e, a, 50, at, long_at(v, at), long_at(v, at + 4))
+    return True
+
+
+cdef bint identify(Engine *e, View v, Arrived *a) noexcept nogil:
+    """The SA of a protected packet, and what can be said before any key is used; False: the reference's."""
+    cdef const Sa *sa = named(e, a)
+    cdef const Head *head = &a.head
+    cdef uint32_t front
     if sa == NULL:
         return a.end == NO_SA
+    if a.protocol == 51:
+        return identify_ah(sa, v, a)
     if head.protocol == 17 and (not sa.has_encapsulation or sa.sport != head.sport or sa.dport != head.dport):
         if sa.has_encapsulation and e.roams:
             return False
         a.end = WRONG_PORT
         return True
-    front = at + 8 + sa.iv_octets + sa.icv_octets
+    front = a.at + 8 + sa.iv_octets + sa.icv_octets
     if v.octets <= front or (v.octets - front) & (sa.align_octets - 1):
         a.end = WRONG_LENGTH
         return True
@@ -128,16 +147,13 @@ cdef inline bint check_number(const Sa *sa, Arrived *a) noexcept nogil:
     return True
 
 
-cdef Sa *named(Engine *e, uint32_t spi, Arrived *a) noexcept nogil:
+cdef Sa *named(Engine *e, Arrived *a) noexcept nogil:
     """The SA that a packet names, if it is known here; NULL with a.end NO_SA: there is none, surely."""
     cdef FlowKey key
-    cdef Flow *found
-    memset(&key, 0, sizeof(FlowKey))
-    memcpy(&key.words[2], a.head.dst, 16)
-    key.words[4], key.words[5] = spi, spi_word(a.head.version, a.protocol)
-    found = table_find(&e.spis, &key)
+    cdef Flow *found = table_find_at(&e.spis, &a.key, a.hash)
     if found == NULL:
-        if e.spi_counts[spi_bucket(e, spi)] == 0:
+        if e.spi_counts[spi_bucket(e, a.spi)] == 0:
+            key = a.key
             key.words[4], key.words[5] = 0, spi_word(a.head.version, 0)
             found = table_find(&e.spis, &key)
             if found != NULL and found.generation == e.generation:  # The destination is ours.
@@ -373,6 +389,60 @@ cdef bint accept(Engine *e, Packet *packet, const Arrived *a, const Job *job, ui
     return True
 
 
+cdef int scan_in(Engine *e, Packet *packets, const Head *heads, int count, Arrived *arrived) noexcept nogil:
+    """See how some packets came, and fetch what they will need; how many could be read."""
+    cdef View v
+    cdef int i, seen = 0
+    cdef bint is_fine
+    cdef bint fetches = is_scattered(e, &e.spis)
+    for i in range(count):
+        v.data, v.octets = packets[i].data, packets[i].octets
+        if heads != NULL:
+            arrived[i].head, arrived[i].has_header = heads[i], False
+            is_fine = recognise_esp(e, v, 0, &arrived[i])
+        else:
+            is_fine = recognise(e, v, &arrived[i])
+        if not is_fine:
+            break
+        if fetches and arrived[i].is_protected:
+            table_touch(&e.spis, arrived[i].hash)
+        seen += 1
+    if fetches:
+        for i in range(seen):
+            arrived[i].named = table_peek(&e.spis, arrived[i].hash) if arrived[i].is_protected else NULL
+        for i in range(seen):
+            if arrived[i].named != NULL:
+                fetch_sa(e, arrived[i].named.sa, False)
+        for i in range(seen):
+            if arrived[i].named != NULL:
+                fetch_behind(e, arrived[i].named.sa, arrived[i].seq32)
+    return seen
+
+
+cdef void fetch_inner(Engine *e, Packet *packets, Arrived *arrived, int count) noexcept nogil:
+    """What opened tunnel packets will need. A guess: nothing is decided by it."""
+    cdef View v
+    cdef Head head
+    cdef int i
+    for i in range(count):
+        arrived[i].named = NULL
+        if not arrived[i].is_protected or arrived[i].end or arrived[i].sealed < IPV4_OCTETS:
+            continue
+        v.data, v.octets = packets[i].result, arrived[i].sealed
+        v.octets = min(v.octets, word_at(v, 2) if v.data[0] >> 4 == 4 else <uint32_t> word_at(v, 4) + IPV6_OCTETS)
+        if parse(v, &head):
+            key_of(&arrived[i].key, &head, <uint64_t> 1 << 63 | <uint64_t> arrived[i].sa << 32 | arrived[i].serial)
+            arrived[i].hash = hash_of(&e.inbound, &arrived[i].key)
+            table_touch(&e.inbound, arrived[i].hash)
+            fetch_sa(e, arrived[i].sa, False)
+            arrived[i].named = <Flow *> 1
+    for i in range(count):
+        if arrived[i].named != NULL:
+            table_peek(&e.inbound, arrived[i].hash)
+            prefetch(e.sas[arrived[i].sa].hot)
+            prefetch(<uint8_t *> e.sas[arrived[i].sa].hot + 64)
+
+
 cdef int open_burst(Engine *e, Packet *packets, const Head *heads, int count, uint64_t at_ns) noexcept nogil:
     """Answer packets in order until one is not ours; how many were. Results are in the arena, or the packet itself if it came in clear.
 
@@ -381,25 +451,28 @@ cdef int open_burst(Engine *e, Packet *packets, const Head *heads, int count, ui
     cdef Arrived arrived[BURST]
     cdef View v
     cdef Flow *flow
-    cdef bint is_fine
-    cdef int i, seen = 0
+    cdef bint goes_on = True
+    cdef bint fetches = is_scattered(e, &e.inbound)
+    cdef int i, read, wanted, seen = 0
     e.arena_used = 0
     e.queued[0] = e.queued[1] = 0
-    for i in range(count):
-        packets[i].flow = NULL
-        v.data, v.octets = packets[i].data, packets[i].octets
-        if heads != NULL:
-            arrived[i].head, arrived[i].is_protected, arrived[i].has_header = heads[i], False, False
-            is_fine = recognise_esp(e, v, 0, &arrived[i])
-        else:
-            is_fine = recognise(e, v, &arrived[i])
-        if not is_fine or (arrived[i].is_protected and not start_opening(e, &packets[i], &arrived[i], i)):
-            break
-        seen += 1
+    while goes_on and seen < count:
+        wanted = min(<int> GROUP, count - seen)
+        read = scan_in(e, packets + seen, heads + seen if heads != NULL else NULL, wanted, &arrived[seen])
+        goes_on = read == wanted
+        for i in range(seen, seen + read):
+            packets[i].flow = NULL
+            v.data, v.octets = packets[i].data, packets[i].octets
+            if arrived[i].is_protected and not (identify(e, v, &arrived[i]) and start_opening(e, &packets[i], &arrived[i], i)):
+                goes_on = False
+                break
+            seen += 1
     for i in range(DRIVERS):
         if e.queued[i]:
             e.drivers[i].open(e.queue[i], e.queued[i])
     for i in range(seen):
+        if fetches and i % GROUP == 0:
+            fetch_inner(e, packets + i, &arrived[i], min(<int> GROUP, seen - i))
         if arrived[i].is_protected:
             if not accept(e, &packets[i], &arrived[i], &e.jobs[i], at_ns):
                 return i

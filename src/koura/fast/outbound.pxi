@@ -132,32 +132,67 @@ cdef bint protect(Engine *e, Packet *packet, const Head *head, Flow *flow, int n
     return True
 
 
+cdef int scan_out(Engine *e, Packet *packets, int count, uint64_t tag) noexcept nogil:
+    """Read the headers of some packets, and fetch what they will need; how many could be read."""
+    cdef Scan *scan
+    cdef View v
+    cdef int i, seen = 0
+    cdef bint fetches = is_scattered(e, &e.outbound)
+    for i in range(count):
+        scan = &e.scans[i]
+        v.data, v.octets = packets[i].data, packets[i].octets
+        if not parse(v, &scan.head):
+            break
+        key_of(&scan.key, &scan.head, tag)
+        scan.hash = hash_of(&e.outbound, &scan.key)
+        if fetches:
+            table_touch(&e.outbound, scan.hash)
+        seen += 1
+    if fetches:
+        for i in range(seen):
+            e.scans[i].flow = table_peek(&e.outbound, e.scans[i].hash)
+        for i in range(seen):
+            if e.scans[i].flow != NULL:
+                fetch_sa(e, e.scans[i].flow.sa, True)
+        for i in range(seen):
+            if e.scans[i].flow != NULL:
+                fetch_behind(e, e.scans[i].flow.sa, 0)
+    return seen
+
+
+cdef inline bint send(Engine *e, Packet *packet, const Scan *scan, int number, uint64_t at_ns) noexcept nogil:
+    """One packet on its way; False, with nothing touched: not here."""
+    cdef View v
+    cdef Flow *flow = table_find_at(&e.outbound, &scan.key, scan.hash)
+    packet.flow = flow
+    v.data, v.octets = packet.data, packet.octets
+    if flow == NULL or not is_ours(e, v, &scan.head, flow, at_ns):
+        return False
+    if flow.kind == PROTECTED:
+        if not protect(e, packet, &scan.head, flow, number, at_ns):
+            return False
+    else:
+        packet.kind = flow.kind
+        packet.result, packet.result_octets = packet.data, packet.octets
+    take_note(e, flow, packet.octets, at_ns)
+    return True
+
+
 cdef int seal_burst(Engine *e, Packet *packets, int count, uint64_t tag, uint64_t at_ns) noexcept nogil:
     """Answer packets in order until one is not ours; how many were. Results are in the arena, or the packet itself where it stays."""
-    cdef Head head
-    cdef FlowKey key
-    cdef View v
-    cdef Flow *flow
-    cdef int i, done = 0
+    cdef int i, seen, wanted, done = 0
+    cdef bint goes_on = True
     e.arena_used = 0
     e.queued[0] = e.queued[1] = 0
-    for i in range(count):
-        v.data, v.octets = packets[i].data, packets[i].octets
-        if not parse(v, &head):
-            break
-        key_of(&key, &head, tag)
-        flow = table_find(&e.outbound, &key)
-        packets[i].flow = flow
-        if flow == NULL or not is_ours(e, v, &head, flow, at_ns):
-            break
-        if flow.kind == PROTECTED:
-            if not protect(e, &packets[i], &head, flow, i, at_ns):
+    while goes_on and done < count:
+        wanted = min(<int> GROUP, count - done)
+        seen = scan_out(e, packets + done, wanted, tag)
+        goes_on = seen == wanted
+        for i in range(seen):
+            if not send(e, &packets[done], &e.scans[i], done, at_ns):
+                goes_on = False
                 break
-        else:
-            packets[i].kind = flow.kind
-            packets[i].result, packets[i].result_octets = packets[i].data, packets[i].octets
-        take_note(e, flow, packets[i].octets, at_ns)
-        done += 1
+            done += 1
     for i in range(DRIVERS):
         if e.queued[i]:
             e.drivers[i].seal(e.queue[i], e.queued[i])

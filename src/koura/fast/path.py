@@ -43,7 +43,7 @@ class FastPath:
 
     names: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, plane: Plane, outbound: Outbound, inbound: Inbound, pool: Pooled, log2_sets: int = 13) -> None:
+    def __init__(self, plane: Plane, outbound: Outbound, inbound: Inbound, pool: Pooled, log2_sets: int = 17) -> None:
         self._plane, self._out, self._in = plane, outbound, inbound
         self._burst = drivers.engine(pool, log2_sets, self.names)
         self._cells: dict[_Pair, int] = {}
@@ -71,6 +71,10 @@ class FastPath:
     def engine(self) -> Any:
         """The engine itself, for native I/O (koura.fast._io)."""
         return self._burst
+
+    def place_of(self, sa: Association) -> int:
+        """Where the engine knows this SA. Raises KeyError where it does not."""
+        return self._places[sa.slot][0]
 
     # -- bursts --------------------------------------------------------------------------------------------------------
 

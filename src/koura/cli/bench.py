@@ -1,0 +1,133 @@
+"""koura bench: the fast path in memory, beside the limit that crypto and memory set in the same run.
+
+Two runs are compared by their ratios to the limit: they seldom had the same machine to themselves.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from koura.cli import chart, measure
+from koura.cli.main import BAD_DATA, Failed
+from koura.cli.measure import COUNTS, MAIN, SIZES, SUITES, Figure
+from koura.fast.drivers import Absent
+
+TOLERATED = 0.10
+_HEAD = ("suite", "octets", "way", "SAs", "ns", "crypto", "finding", "rest", "memcpy", "Mpps", "Gb/s", "ratio")
+_ROW = "{:<20}{:>7}{:>5}{:>9}{:>9}{:>9}{:>9}{:>8}{:>8}{:>8}{:>8}{:>7}"
+_Read = Callable[[click.Context, click.Parameter, str], Any]
+
+
+def _names(table: dict[str, Any]) -> _Read:
+    def read_names(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[str, ...]:
+        names = tuple(table) if text == "all" else tuple(text.split(","))
+        unknown = [name for name in names if name not in table]
+        if unknown:
+            raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(table)}")
+        return names
+
+    return read_names
+
+
+def _counts(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[int, ...]:
+    if text == "all":
+        return COUNTS
+    counts = tuple(int(one) for one in text.split(",") if one.isdigit())
+    if len(counts) != len(text.split(",")) or not all(1 <= count <= 1_000_000 for count in counts):
+        raise click.BadParameter(f"{text!r}: numbers of SAs from 1 to 1000000, with commas between them")
+    return counts
+
+
+@click.command("bench")
+@click.option("--suite", "suites", default=",".join(MAIN), callback=_names(SUITES), help=f"Of {', '.join(SUITES)}; or `all`.")
+@click.option("--size", "sizes", default="64,1400", callback=_names(SIZES), help=f"Of {', '.join(SIZES)}: octets of a packet; `all`.")
+@click.option("--sas", "counts", default="1,10000", callback=_counts, help="How many SAs; `all`: 1,100,10000,100000.")
+@click.option("--seconds", default=0.5, type=click.FloatRange(0.01, 60), help="For each direction of each line.")
+@click.option("--json", "as_json", type=click.Path(dir_okay=False), help="Write the figures there, too.")
+@click.option("--compare", nargs=2, type=click.Path(), metavar="OLD NEW", help="Compare two such files; 1: a ratio fell by over a tenth.")
+@click.option("--plot", nargs=2, type=click.Path(), metavar="FILE DIRECTORY", help="Draw such a file as SVG.")
+def command(
+    suites: tuple[str, ...], sizes: tuple[str, ...], counts: tuple[int, ...], seconds: float, as_json: str | None,
+    compare: tuple[str, str] | None, plot: tuple[str, str] | None,
+) -> None:  # fmt: skip
+    """The fast path in memory, one core, beside the limit that crypto and memory set in the same run."""
+    if compare:
+        fallen = differences(*(read(path) for path in compare))
+        if fallen:
+            raise Failed(f"{fallen} of the ratios to the limit fell by more than {TOLERATED:.0%}")
+        return
+    if plot:
+        for path in chart.draw(read(plot[0]), Path(plot[1])):
+            click.echo(path)
+        return
+    try:
+        found = run(suites, sizes, counts, seconds)
+    except Absent as fault:
+        raise Failed(f"there is no fast path to measure: {fault}") from fault
+    if as_json:
+        Path(as_json).write_text(json.dumps(measure.as_values(found), indent=1) + "\n")
+
+
+def run(suites: Sequence[str], sizes: Sequence[str], counts: Sequence[int], seconds: float) -> list[Figure]:
+    """Measure and print, line by line. Raises Absent."""
+    click.echo("; ".join(f"{name} {value}" for name, value in measure.machine().items()))
+    click.echo("ns for each packet: all of it; its crypto alone; finding flow or SA, as far as it can be timed apart; the rest; memcpy.")
+    click.echo("ratio: crypto alone (the limit, with as many keys) to all of it.")
+    click.echo(_ROW.format(*_HEAD))
+    found = []
+    for suite in suites:
+        for count in counts:
+            on = measure.ground(suite, count)
+            for size in sizes:
+                for one in measure.figures(on, suite, size, seconds):
+                    click.echo(line(one))
+                    found.append(one)
+    return found
+
+
+def line(one: Figure) -> str:
+    rest = one.all_ns - one.crypto_ns - one.look_ns
+    return _ROW.format(
+        one.suite, one.size, one.direction, f"{one.sas:,}", f"{one.all_ns:.1f}", f"{one.crypto_ns:.1f}",
+        f"{one.look_ns:.1f}" if one.look_ns else "-", f"{rest:.1f}", f"{one.memcpy_ns:.1f}", f"{one.mpps:.2f}", f"{one.gbits:.2f}",
+        f"{one.ratio:.2f}",
+    )  # fmt: skip
+
+
+def read(path: str) -> dict[str, Any]:
+    """A file of `--json`. Raises Failed for what is none."""
+    try:
+        values = json.loads(Path(path).read_text())
+        for row in values["figures"]:
+            _ = row["suite"], row["size"], row["direction"], row["sas"], row["ratio"], row["all_ns"], row["gbits"]
+    except OSError as fault:
+        raise Failed(f"{path}: {fault.strerror}") from fault
+    except (ValueError, KeyError, TypeError) as fault:
+        raise Failed(f"{path} is no file of `koura bench --json`", BAD_DATA) from fault
+    return dict(values)
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> int:
+    """How many figures got worse. Ratios are compared, not nanoseconds: runs share machines."""
+    before = {_name(row): row for row in old["figures"]}
+    worse = 0
+    click.echo("{:<20}{:>7}{:>5}{:>9}{:>10}{:>10}{:>9}".format("suite", "octets", "way", "SAs", "old ratio", "new ratio", "change"))
+    for row in new["figures"]:
+        was = before.get(_name(row))
+        if was is None:
+            continue
+        change = row["ratio"] / was["ratio"] - 1
+        mark = "  worse" if change < -TOLERATED else ""
+        worse += bool(mark)
+        click.echo(
+            f"{row['suite']:<20}{row['size']:>7}{row['direction']:>5}{row['sas']:>9,}{was['ratio']:>10.2f}{row['ratio']:>10.2f}"
+            f"{change:>+9.1%}{mark}"
+        )
+    return worse
+
+
+def _name(row: dict[str, Any]) -> tuple[str, str, str, int]:
+    return row["suite"], row["size"], row["direction"], row["sas"]
