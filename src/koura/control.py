@@ -44,6 +44,11 @@ VERBS: Mapping[str, Verb] = {
         Verb("socket-where", {"socket": int, "protocol": int}, {"local": list, "remote": list, "listener": int}),
         Verb("socket-gone", {"socket": int}),
         Verb("encapsulation", {"socket": int, "kind": int}, {"port": int}),
+        Verb("capture", takes_descriptor=True),
+        Verb("filter-add", {"pass": bool}, {"number": int, "way": str, "stage": str, "expression": str}),
+        Verb("filter-list", only_reads=True),
+        Verb("filter-del", {"number": int}),
+        Verb("filter-flush"),
         Verb("reload"),
         Verb("down"),
     )

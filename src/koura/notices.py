@@ -10,12 +10,13 @@ from koura.spd.policy import Policy
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """The ledger reserved the next block of numbers for an SA: it may send up to and with `sequence_end`, and `iv_count` more IVs."""
+    """The ledger reserved the next block for an SA: it may send up to and with `sequence_end`, and `iv_count` IVs more, from `iv_from`."""
 
     slot: int
     epoch: int
     sequence_end: int
     iv_count: int
+    iv_from: int | None = None  # None: where its IVs end
 
 
 @dataclass(frozen=True, slots=True)

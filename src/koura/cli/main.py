@@ -25,6 +25,8 @@ COMMANDS: dict[str, str] = {
     "down": "down",
     "sysctl": "sysctl",
     "stat": "stat",
+    "capture": "capture",
+    "filter": "filter",
     "bench": "bench",
 }
 

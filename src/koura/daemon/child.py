@@ -15,6 +15,7 @@ from koura.daemon.engine import Engine
 from koura.host.clock import Clock
 from koura.host.loop import Loop
 from koura.host.memory import Shared
+from koura.sadb.ledger import Ledger
 
 _STANDARD = 3
 COLLECT = (50_000, 20, 50)
@@ -31,12 +32,14 @@ class Child:
 
 @dataclass(frozen=True, slots=True)
 class Birth:
-    """What an engine is born with. incarnation: how many there were before it."""
+    """What an engine is born with. incarnation: how many there were before it; handed: where descriptors come (handover)."""
 
     memory: int
     clock: Clock
     incarnation: int
     ends: tuple[End, ...] = ()
+    handed: int = -1
+    ledger: Ledger | None = None
 
 
 def start(birth: Birth) -> Child:
@@ -64,12 +67,12 @@ def _live(birth: Birth, end: socket.socket, parent: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # they are the keeper's; it says STOP
     harden.end_with_parent(parent, signal.SIGKILL)
-    _close_but({end.fileno(), birth.memory, *(one.descriptor for one in birth.ends)})
+    _close_but({end.fileno(), birth.memory, birth.handed, *(one.descriptor for one in birth.ends)} - {-1})
     harden.keep_secrets()
     harden.drop_capabilities()
     gc.set_threshold(*COLLECT)  # an engine's objects live long: looking through them all often costs a fifth of a large load
     loop = Loop()
-    Engine(loop, end, Shared(birth.memory), birth.clock, birth.incarnation, birth.ends)
+    Engine(loop, end, Shared(birth.memory), birth.clock, birth.incarnation, birth.ends, birth.handed, birth.ledger)
     loop.run()
 
 

@@ -1,9 +1,10 @@
 """What a daemon is told at its start: koura.toml and the command line. The file's tables:
 
-    [daemon]   file = "/etc/koura/setkey.conf"
+    [daemon]   file = "/etc/koura/setkey.conf", state = "/var/lib/koura"
     [pfkey]    path = "...", mode = "0660", group = "ipsec"     who is in the group may do what root may
     [status]   group = "koura"
     [host]     interface = "koura0", mtu = 1500, addresses = ["10.0.0.1/24"], ports = [4500], guard = true
+    [enc]      interface = "enc0", always = false
     [rootless] interface = "koura0", device = "auto", mtu = 1500, addresses = ["10.1.1.5/32"], port = 4500
     [sysctl]   "net.inet.ipsec.dfbit" = 2
 """
@@ -25,10 +26,11 @@ _INTERFACE_OCTETS = 15
 _LEAST_MTU, _MOST_MTU = 576, 65535
 _PORTS = 1 << 16
 _TABLES: Mapping[str, Mapping[str, type]] = {
-    "daemon": {"file": str},
+    "daemon": {"file": str, "state": str},
     "pfkey": {"path": str, "mode": str, "group": str},
     "status": {"group": str},
     "host": {"interface": str, "mtu": int, "addresses": list, "ports": list, "guard": bool},
+    "enc": {"interface": str, "always": bool},
     "rootless": {"interface": str, "device": str, "mtu": int, "addresses": list, "port": int},
 }
 DEVICES = ("auto", "tun", "veth")
@@ -61,6 +63,14 @@ class RootlessConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class EncConfig:
+    """enc(4) as an interface. is_always: packets are shown there even if nobody is seen to look."""
+
+    interface: str = "enc0"
+    is_always: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """One daemon's."""
 
@@ -73,6 +83,9 @@ class Config:
     settings: Settings = Settings(weak_crypto=0)
     host: HostConfig | None = None
     rootless: RootlessConfig = RootlessConfig()
+    enc: EncConfig | None = None
+    state: Path | None = None  # where the ledger is; None: by `directory` (daemon.ledger)
+    accepts_lost_state: bool = False
 
     @property
     def pfkey(self) -> Path:
@@ -88,6 +101,7 @@ def read(directory: Path, text: str = "", name: str = "", tunables: tuple[str, .
     wanted = said.pop("sysctl", {})
     for table, values in said.items():
         _check(name, table, values)
+    state = said.get("daemon", {}).get("state")
     daemon, pfkey, status = (said.get(table, {}) for table in ("daemon", "pfkey", "status"))
     return Config(
         directory,
@@ -99,6 +113,8 @@ def read(directory: Path, text: str = "", name: str = "", tunables: tuple[str, .
         _tuned([f"{key}={value}" for key, value in wanted.items()] if isinstance(wanted, dict) else [""], name, tunables),
         _host(name, said["host"]) if "host" in said else None,
         _rootless(name, said.get("rootless", {})),
+        _enc(name, said) if "enc" in said else None,
+        Path(state) if state is not None else None,
     )
 
 
@@ -122,6 +138,15 @@ def _rootless(name: str, said: Mapping[str, Any]) -> RootlessConfig:
     if not 0 <= port < _PORTS:
         raise BadConfig(f"{where}.port: a port is a number of 1 to {_PORTS - 1}, or 0 for any that is free")
     return RootlessConfig(interface, device, mtu_octets, _addresses(where, said), port)
+
+
+def _enc(name: str, said: Mapping[str, Any]) -> EncConfig:
+    """Raises BadConfig."""
+    if "host" not in said:
+        raise BadConfig(f"{name}: [enc] is for [host]; elsewhere koura capture shows packets")
+    usual = EncConfig()
+    interface, _ = _interface(f"{name}: enc", {"interface": usual.interface, **said["enc"]})
+    return EncConfig(interface, said["enc"].get("always", usual.is_always))
 
 
 def _interface(where: str, said: Mapping[str, Any]) -> tuple[str, int]:

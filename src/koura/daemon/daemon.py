@@ -13,17 +13,20 @@ import syslog
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from pyroute2 import NetlinkError
+
 import koura
 from koura import control
 from koura.client import place
 from koura.control import Value
-from koura.daemon import admin, clients, harden, house
+from koura.daemon import admin, clients, harden, house, ledger
 from koura.daemon.admin import Admin, Asked
 from koura.daemon.clients import Client, Opened
 from koura.daemon.config import STATUS_GROUP, Config
+from koura.daemon.encface import EncFace
 from koura.daemon.house import Door, House
 from koura.daemon.keeper import Keeper, log
-from koura.daemon.network import Network
+from koura.daemon.network import Network, NoNetwork
 from koura.daemon.notify import Notifier
 from koura.daemon.peer import Credentials, Peer
 from koura.daemon.rootless import Rootless
@@ -55,6 +58,7 @@ class Daemon:
         self._admin_calls = admin.Calls(self._asked, self._admin_gone)
         self._admins: dict[Admin, None] = {}
         self._listeners: list[tuple[socket.socket, Callable[[socket.socket], None]]] = []
+        self._enc: EncFace | None = None
         self._is_up = False
         self._status = 0
 
@@ -72,6 +76,7 @@ class Daemon:
             if self._tenant is not None:
                 self._tenant.watch(self._loop)
             network = self._network()
+            self._keeper.ledger = self._ledger()
             self._keeper.start()
             self._loop.run()
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -80,6 +85,8 @@ class Daemon:
             self._keeper.stop()
             if self._tenant is not None:
                 self._tenant.end()
+            if self._enc is not None:
+                self._enc.close()
             if network is not None:
                 network.close()
         finally:
@@ -87,6 +94,14 @@ class Daemon:
         for connection in tuple(self._admins):
             connection.end()  # their end tells `koura down` that all is done
         return self._status
+
+    def _ledger(self) -> ledger.LedgerFile:
+        """What was sent with which key before. Raises NoHouse."""
+        config = self._config
+        found = ledger.open_file(ledger.directory(config.state, config.directory), accepts_loss=config.accepts_lost_state)
+        if found.ledger.lost:
+            log(syslog.LOG_WARNING, f"{found.ledger.lost}: static keys of counter modes are refused (--accept-lost-state takes them)")
+        return found
 
     def _network(self) -> Network | None:
         """What host or rootless mode needs, opened before there is an engine. Raises NoNetwork."""
@@ -99,6 +114,11 @@ class Daemon:
             return None
         network.open()
         self._keeper.network = network
+        if self._config.enc is not None and self._config.host is not None:
+            try:
+                self._enc = EncFace(self._loop, self._config.enc, self._keeper.handover)
+            except (OSError, NetlinkError) as error:
+                raise NoNetwork(f"{self._config.enc.interface}: {error.args[-1]}") from error
         return network
 
     def _say_to_engine(self, asked: dict[str, object]) -> None:
@@ -140,7 +160,12 @@ class Daemon:
             self._status = BAD_FILE
             self._loop.stop()
             return
+        self._loop.soon(lambda: self._serve(reply))  # when all that the load changed is written down
+
+    def _serve(self, reply: Mapping[str, Value]) -> None:
         self._say(reply)
+        if self._keeper.network is not None:
+            self._keeper.network.settle()
         for listener, accept in self._listeners:
             listener.listen(house.BACKLOG)
             self._watch_listener(listener, accept)
@@ -253,7 +278,7 @@ class Daemon:
     def _asked(self, connection: Admin, asked: Asked) -> None:
         """Raises Refused."""
         name, arguments = asked.verb.name, asked.arguments
-        own = {"version": self._version, "clients": self._clients, "adopt": self._adopt}.get(name)
+        own = {"version": self._version, "clients": self._clients, "adopt": self._adopt, "capture": self._capture}.get(name)
         if own is not None:
             connection.reply([own(asked)])
         elif name == "down":
@@ -280,6 +305,16 @@ class Daemon:
         ]  # fmt: skip
         return control.accepted(clients=rows)
 
+    def _capture(self, asked: Asked) -> dict[str, Value]:
+        """A client brings the end of a pair where it wants to see packets. Raises Refused."""
+        if asked.descriptor is None or not _is_pair(asked.descriptor):
+            raise Refused(Errno.EPROTOTYPE, "capture: no SOCK_SEQPACKET socket came along")
+        if self._keeper.network is None:
+            raise Refused(Errno.EOPNOTSUPP, "capture: this engine moves no packets ([host] in koura.toml, or --rootless)")
+        if not self._keeper.handover.hand({"do": "capture"}, asked.descriptor):
+            raise Refused(Errno.EAGAIN, "capture: there is no engine at this moment; try again")
+        return control.accepted()
+
     def _adopt(self, asked: Asked) -> dict[str, Value]:
         """A supervisor brings one end of a pair: the key socket of a program it runs. Raises Refused."""
         told = asked.arguments
@@ -300,12 +335,17 @@ class Daemon:
 
 def _own(descriptor: int) -> socket.socket:
     """Our own copy of a key socket's end. Raises Refused."""
-    if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-        end = socket.socket(fileno=os.dup(descriptor))
-        if (end.family, end.type) == (socket.AF_UNIX, socket.SOCK_SEQPACKET):
-            return end
-        end.close()
+    if _is_pair(descriptor):
+        return socket.socket(fileno=os.dup(descriptor))
     raise Refused(Errno.EPROTOTYPE, "adopt: the descriptor is no SOCK_SEQPACKET socket")
+
+
+def _is_pair(descriptor: int) -> bool:
+    """Whether it is a SOCK_SEQPACKET socket of this machine."""
+    if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+        return False
+    with socket.socket(fileno=os.dup(descriptor)) as end:
+        return (end.family, end.type) == (socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
 def _whole(parts: tuple[bytes, ...]) -> Mapping[str, Value]:

@@ -4,6 +4,7 @@ An End is a descriptor with what it is; the engine inherits it by fork and makes
 """
 
 import errno
+import os
 import socket
 from dataclasses import dataclass
 from enum import Enum
@@ -42,14 +43,20 @@ class End:
     far: str = ""
 
 
+NO_FAST = "KOURA_NO_FAST"  # in the environment: the reference alone answers
 PROTOCOLS = (raw.IPPROTO_ESP, raw.IPPROTO_AH, raw.IPPROTO_IPCOMP)
+
+
+def is_fast() -> bool:
+    """Whether the fast path is here and wanted."""
+    return not drivers.why_not() and not os.environ.get(NO_FAST)
 
 
 def open_host(interface: str, ports: tuple[int, ...], mark: int) -> tuple[End, ...]:
     """A TUN, raw sockets of both families, and UDP ports. Raises OSError, with nothing left open."""
     found: list[End] = []
     try:
-        is_native = drivers.has_hands()
+        is_native = is_fast() and drivers.has_hands()
         device = tun.create(interface, is_persistent=True, flags=tun.IFF_VNET_HDR if is_native else 0)
         found.append(End(Kind.TUN, interface, device, 0, is_native))
         if is_native:
@@ -75,7 +82,7 @@ def open_host(interface: str, ports: tuple[int, ...], mark: int) -> tuple[End, .
 def open_rootless(port: int, shown: int) -> tuple[End, ...]:
     """Ordinary UDP sockets of the families there are, on `port` (0: any), whose packets say `shown`. Raises OSError."""
     found: list[End] = []
-    is_native = drivers.has_hands()
+    is_native = is_fast() and drivers.has_hands()
     for family in (socket.AF_INET, socket.AF_INET6):
         try:
             end = udp.open_port(family, port)

@@ -9,17 +9,19 @@ import json
 import socket
 import struct
 import syslog
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
-from koura.daemon import journal
+from koura.daemon import ends, handover, journal
 from koura.daemon.ends import End
+from koura.daemon.grants import MARKS_S, Grants
 from koura.daemon.journal import Journal
 from koura.daemon.link import Link
 from koura.daemon.packets import Packets
 from koura.daemon.records import Kind, Record, pack, unpack
+from koura.daemon.taps import Taps, Watcher
 from koura.daemon.verbs import Verbs
 from koura.errors import Bug
-from koura.fast import drivers
 from koura.fast.path import FastPath
 from koura.host import memory
 from koura.host.clock import Clock
@@ -27,6 +29,7 @@ from koura.host.entropy import System
 from koura.host.loop import Loop, Timer
 from koura.moment import Moment
 from koura.notices import KeySocketGone, KeySocketOpened
+from koura.sadb.ledger import Ledger
 from koura.stack import Stack
 from koura.traffic.outcome import Event, ToKeySocket
 
@@ -38,14 +41,19 @@ class Engine:
     """One engine at its end of the link."""
 
     def __init__(
-        self, loop: Loop, end: socket.socket, shared: memory.Shared, clock: Clock, incarnation: int, opened: tuple[End, ...] = ()
+        self, loop: Loop, end: socket.socket, shared: memory.Shared, clock: Clock, incarnation: int, opened: tuple[End, ...] = (),
+        handed: int = -1, ledger: Ledger | None = None,
     ) -> None:
         self._loop = loop
         self._memory = shared
         self._clock = clock
         self._incarnation = incarnation
         self._ends = opened
+        self._ledger = ledger
         self._packets: Packets | None = None
+        if handed >= 0:
+            self._handed = socket.socket(fileno=handed)
+            loop.watch(handed, self._hand)
         self._link = Link(loop, end, self._step, loop.stop)
         self._kept: dict[bytes, bytes] = {}
         self._life: _Life | None = None
@@ -53,6 +61,7 @@ class Engine:
         self._is_armed = False
         self._doing: dict[int, Callable[[Record], None]] = {
             Kind.OPENED: self._opened, Kind.CLOSED: self._closed, Kind.REQUEST: self._request, Kind.PULL: self._pull, Kind.CALL: self._call,
+            Kind.RESERVED: self._reserved,
         }  # fmt: skip
 
     def _step(self, records: tuple[Record, ...]) -> None:
@@ -73,14 +82,17 @@ class Engine:
         at = self._clock.now()
         slots = frozenset(left.slot for left in journal.lefts(self._kept))
         stack = Stack(
-            System(), journal.settings(self._kept), arena=self._memory.arena(slots), fast=None if drivers.why_not() else FastPath,
-            acquires_from=self._incarnation * ACQUIRES_OF_AN_ENGINE,
+            System(), journal.settings(self._kept), arena=self._memory.arena(slots), fast=FastPath if ends.is_fast() else None,
+            acquires_from=self._incarnation * ACQUIRES_OF_AN_ENGINE, ledger=self._ledger,
         )  # fmt: skip
         book = Journal(stack)
-        self._life = life = _Life(stack, book, Verbs(stack, book))
+        self._life = life = _Life(stack, book, Verbs(stack, book), Taps(self._loop, stack))
         failed = book.resume(self._kept, at)
         life.verbs.resume(self._kept)
         lines = [Record(Kind.LOG, syslog.LOG_ERR, line.encode()) for line in failed]
+        if self._ledger is not None:
+            life.grants = Grants(stack, self._ledger)
+            self._loop.after_s(MARKS_S, self._marks)
         self._tell([Record(Kind.READY), *lines])
 
     # -- what the keeper says ------------------------------------------------------------------------------------------
@@ -110,6 +122,20 @@ class Engine:
         said = [Record(Kind.ANSWER, number, head + why.encode())]
         self._tell([*said, *life.verbs.debug_request(record.body, answer)], answer.events)
 
+    def _reserved(self, record: Record) -> None:
+        """It is on disk: SAs may use it, and what waited for it goes on."""
+        grants = self._alive.grants
+        assert grants is not None
+        at, stack = self._clock.now(), self._alive.stack
+        granted = grants.written(record.number, record.body == b"\1")
+        self._tell([], [event for notice in granted for event in stack.notice(notice, at)])
+
+    def _marks(self) -> None:
+        grants = self._alive.grants
+        assert grants is not None
+        self._tell(grants.marks())
+        self._loop.after_s(MARKS_S / grants.slices, self._marks)
+
     def _pull(self, record: Record) -> None:
         stack, number = self._alive.stack, record.number
         (room,) = struct.unpack(">I", record.body)
@@ -132,11 +158,27 @@ class Engine:
     def _host_says(self, asked: dict[str, object]) -> None:
         """Which addresses are ours, how large packets may be. Only then packets are read: everything was restored before."""
         if self._packets is None:
-            self._packets = Packets(self._loop, self._alive.stack, self._clock, self._ends, lambda events: self._tell([], events))
+            life = self._alive
+            self._packets = Packets(self._loop, life.stack, self._clock, self._ends, lambda events: self._tell([], events))
+            self._packets.pump.watcher = Watcher(life.taps, life.verbs.filters)
         if asked["do"] == "addresses":
             self._packets.addresses(asked, self._clock.now())
         else:
             self._packets.paths(asked, self._clock.now())
+
+    def _hand(self, _events: int) -> None:
+        """Descriptors came."""
+        if not handover.take(self._handed, self._take):
+            self._loop.forget(self._handed.fileno())
+
+    def _take(self, said: Mapping[str, Any], descriptors: list[int]) -> None:
+        taps = self._alive.taps
+        if said["do"] == "capture":
+            taps.capture(descriptors[0])
+        elif said["do"] == "enc":
+            taps.interface(said["name"], *descriptors)
+        elif said["do"] == "listening":
+            taps.listening(said["is_watched"])
 
     # -- what it says --------------------------------------------------------------------------------------------------
 
@@ -147,6 +189,10 @@ class Engine:
         events = tuple(events)
         if self._packets is not None:
             self._packets.pump.packets_of(events)
+        if life.taps.is_open:
+            life.taps.happened(events)
+        if life.grants is not None:
+            records += life.grants.take(events)
         for key, value in life.book.take():
             records.append(Record(Kind.DROP, 0, key) if value is None else Record(Kind.KEEP, 0, pack((key, value))))
         records += [Record(Kind.DELIVER, event.socket, event.octets) for event in events if isinstance(event, ToKeySocket)]
@@ -183,9 +229,11 @@ class Engine:
 class _Life:
     """What there is after START."""
 
-    __slots__ = ("book", "stack", "verbs")
+    __slots__ = ("book", "grants", "stack", "taps", "verbs")
 
-    def __init__(self, stack: Stack, book: Journal, verbs: Verbs) -> None:
+    def __init__(self, stack: Stack, book: Journal, verbs: Verbs, taps: Taps) -> None:
+        self.taps = taps
         self.stack = stack
         self.book = book
         self.verbs = verbs
+        self.grants: Grants | None = None

@@ -20,6 +20,9 @@ from koura.daemon import child, codec
 from koura.daemon.child import Birth, Child
 from koura.daemon.clients import Client, Opened
 from koura.daemon.engine import ANSWER
+from koura.daemon.grants import read_lines
+from koura.daemon.handover import Handover
+from koura.daemon.ledger import LedgerFile, NotWritten
 from koura.daemon.link import Link
 from koura.daemon.network import Network
 from koura.daemon.records import Kind, Record, pack, unpack
@@ -73,6 +76,8 @@ class Keeper:
         self._next_client = 0
         self._next_call = 0
         self.network: Network | None = None
+        self.handover = Handover()
+        self.ledger: LedgerFile | None = None
 
     # -- the engine ----------------------------------------------------------------------------------------------------
 
@@ -88,8 +93,10 @@ class Keeper:
     def start(self) -> None:
         """Fork an engine and tell it everything."""
         opened = self.network.ends if self.network is not None else ()
+        known = self.ledger.ledger if self.ledger is not None else None
         try:
-            self._child = child.start(Birth(self._memory, self._clock, self._incarnation, opened))
+            with self.handover.renew() as theirs:
+                self._child = child.start(Birth(self._memory, self._clock, self._incarnation, opened, theirs.fileno(), known))
         except OSError as error:
             log(syslog.LOG_ERR, f"no engine could be started: {error.strerror}")
             self._stillborn += 1
@@ -186,6 +193,8 @@ class Keeper:
                 call = self._state.calls.pop(number, None)
                 if call is not None:
                     replied.append((call, unpack(body)))
+            elif kind == Kind.RESERVE:
+                self._reserve(record)
             elif kind == Kind.LOG:
                 log(number, body.decode())
             elif kind == Kind.READY:
@@ -199,6 +208,18 @@ class Keeper:
         for client in answered:
             client.settle()
 
+    def _reserve(self, record: Record) -> None:
+        """Lines for the ledger: on disk before they are answered."""
+        assert self.ledger is not None
+        is_done = True
+        try:
+            self.ledger.append(read_lines(record.body))
+        except NotWritten as error:
+            is_done = False
+            log(syslog.LOG_ERR, f"{error}: SAs get no more numbers")
+        if self._link is not None:
+            self._link.send([Record(Kind.RESERVED, record.number, bytes((is_done,)))])
+
     def _tell_network(self, key: bytes, value: bytes | None) -> None:
         if self.network is not None:
             self.network.kept(key, value)
@@ -206,6 +227,7 @@ class Keeper:
     def _ready(self) -> None:
         """It knows what was written down; now clients and what they wait for."""
         self._is_ready = True
+        self.handover.ready()
         if self.network is not None:
             self.network.tell_engine()
         for client in self._state.clients.values():

@@ -47,7 +47,7 @@ class Table(Protocol):
 
     @property
     def ours(self) -> frozenset[bytes]: ...
-    def sync(self, wanted: Iterable[routes.Wanted]) -> None: ...
+    def sync(self, wanted: Iterable[routes.Wanted], *, only_adds: bool = False) -> None: ...
     def look(self) -> None: ...
     def is_ours(self, address: bytes) -> bool: ...
     def mtu_to(self, destination: bytes) -> int: ...
@@ -67,7 +67,7 @@ class Network:
         self._policies: dict[bytes, Written] = {}
         self._bound: dict[bytes, SocketBound] = {}
         self._ports: dict[bytes, int] = {}
-        self._is_changed = self._is_guard_due = False
+        self._is_changed = self._is_guard_due = self._is_settled = False
         self.ends: tuple[End, ...] = ()
         self._routes: Table | None = None
         self._host: routes.Routes | None = None
@@ -83,7 +83,8 @@ class Network:
             table.raise_interface(config.mtu_octets, config.addresses)
             table.adopt()
             table.add_rules()
-            self._guard()
+            if not guard.is_standing():
+                self._guard()
         except (OSError, NetlinkError, NoGuard) as error:
             ends.close(self.ends)
             raise NoNetwork(_reason(error, config.interface)) from error
@@ -104,6 +105,13 @@ class Network:
             self._log(syslog.LOG_ERR, f"taking the network down: {error}")
         self._host.close()
         self._routes = self._host = None
+
+    def settle(self) -> None:
+        """The file is loaded: packets are read, and of what an earlier daemon left only what is wanted stays. Until now it all stood."""
+        self._is_settled = self._is_changed = self._is_guard_due = True
+        self.commit()
+        self._guard_now()
+        self.tell_engine()
 
     # -- what the engine wrote down ------------------------------------------------------------------------------------
 
@@ -127,11 +135,11 @@ class Network:
             return
         self._is_changed = False
         try:
-            self._routes.sync(self._wanted())
+            self._routes.sync(self._wanted(), only_adds=not self._is_settled)
         except (NetlinkError, OSError) as error:
             self._log(syslog.LOG_ERR, f"routes: {error}")
         self._tell_paths()
-        if not self._is_guard_due:
+        if not self._is_guard_due and self._is_settled:
             self._is_guard_due = True
             self._loop.after_s(GUARD_S, self._guard_now)
 
@@ -178,7 +186,7 @@ class Network:
 
     def tell_engine(self) -> None:
         """A new engine is told what it cannot know."""
-        if self._routes is not None:
+        if self._routes is not None and self._is_settled:
             self._routes.look()
             self._say({"do": "addresses", "addresses": sorted(address.show(one) for one in self._routes.ours)})
             self._tell_paths()
@@ -191,6 +199,8 @@ class Network:
     def _tell_paths(self) -> None:
         """How large packets may be towards each end of a tunnel, and elsewhere."""
         assert self._routes is not None
+        if not self._is_settled:
+            return
         peers = {
             one.dst for policy in self._in(Direction.OUTBOUND) for one in policy.requirements if one.mode is Mode.TUNNEL and any(one.dst)
         }  # fmt: skip

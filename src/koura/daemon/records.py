@@ -34,6 +34,7 @@ class Kind(IntEnum):
     PULL = 6  # room in octets for a client's dumps, u32
     CALL = 7  # JSON of a control verb
     STOP = 8
+    RESERVED = 9  # a RESERVE, by its number: u8 whether it is on disk
     # engine to keeper
     READY = 20
     KEEP = 21  # write this down: key and value
@@ -43,6 +44,7 @@ class Kind(IntEnum):
     PULLED = 25  # u8 whether more waits, then messages
     REPLY = 26  # of a CALL: messages
     LOG = 27  # a line; number: its priority
+    RESERVE = 28  # lines for the ledger
 
 
 @dataclass(frozen=True, slots=True)

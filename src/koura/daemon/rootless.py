@@ -52,8 +52,8 @@ class Outside:
     def ours(self) -> frozenset[bytes]:
         return self._outside.ours | self._addresses
 
-    def sync(self, wanted: Iterable[Wanted]) -> None:
-        """Raises OSError."""
+    def sync(self, wanted: Iterable[Wanted], *, only_adds: bool = False) -> None:
+        """Raises OSError. A namespace is new: nothing of an earlier daemon is in it that `only_adds` could keep."""
         try:
             self._inside.sync(wanted)
         except NotDone as error:

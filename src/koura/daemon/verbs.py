@@ -8,6 +8,7 @@ from typing import Any
 from koura import address, control
 from koura.control import Value
 from koura.daemon import netstat
+from koura.daemon.filters import Filters
 from koura.daemon.journal import Journal
 from koura.daemon.records import Kind, Record
 from koura.daemon.site import Site
@@ -39,17 +40,21 @@ class Verbs:
         self._stack = stack
         self._book = book
         self._site = Site(stack, book)
+        self.filters = Filters(stack, book)
         self._events: list[Event] = []
         self._at = Moment(0)
         self._verbs: dict[str, Callable[[Arguments], Replies]] = {
             "sysctl": self._sysctl, "sysctl-list": self._sysctl_list, "stat": self._stat, "load": self._load,
             "socket-policy": self._set_policy, "socket-policy-get": self._get_policy, "socket-where": self._where,
             "socket-gone": self._gone, "encapsulation": self._encapsulation,
+            "filter-add": self._filter_add, "filter-list": self._filter_list, "filter-del": self._filter_del,
+            "filter-flush": lambda _asked: [control.accepted(count=self.filters.flush())],
         }  # fmt: skip
 
     def resume(self, kept: Mapping[bytes, bytes]) -> None:
         """What an engine before wrote down."""
         self._site.resume(kept)
+        self.filters.resume(kept)
 
     def do(self, asked: dict[str, Any], at: Moment) -> tuple[list[bytes], list[Event]]:
         """The replies to one call, written, and what happened besides."""
@@ -109,6 +114,21 @@ class Verbs:
         self._events += diff.events
         lines: list[Value] = list(diff.lines)
         return control.split("diff", lines, added=diff.added, removed=diff.removed, unchanged=diff.unchanged)
+
+    # -- the packet filter ---------------------------------------------------------------------------------------------
+
+    def _filter_add(self, asked: Arguments) -> Replies:
+        number = self.filters.add(
+            asked.get("number", 0), asked["pass"], asked.get("way", "both"), asked.get("stage", "any"), asked.get("expression", "")
+        )
+        return [control.accepted(number=number)]
+
+    def _filter_list(self, _asked: Arguments) -> Replies:
+        return control.split("rules", list(self.filters.rows()))
+
+    def _filter_del(self, asked: Arguments) -> Replies:
+        self.filters.delete(asked["number"])
+        return [control.accepted()]
 
     # -- sockets of programs -------------------------------------------------------------------------------------------
 

@@ -22,21 +22,22 @@ cdef class Io:
     cdef int esp[2]           # where ESP arrives
     cdef uint8_t *supers      # what the kernel gives: TUN's super packets, UDP's trains
     cdef Head heads[256]
+    cdef uint8_t forwarded[256]
     cdef uint8_t ours[OURS][16]
     cdef int our_count
+    cdef void *state          # what was read and did not fit a burst: States of _io.pyx
+    cdef public uint64_t taken
     cdef public uint64_t sent
     cdef public uint64_t received
     cdef public uint64_t delivered
-    cdef public uint64_t taken
-    cdef public uint64_t lost
+    cdef public uint64_t unread         # their virtio header did not fit them
+    cdef public uint64_t unsent
+    cdef public uint64_t truncated
+    cdef public uint64_t undelivered
     cdef int _read(self) noexcept nogil
-    cdef bint _is_forwarded(self, int number) noexcept nogil
+    cdef bint _is_in_transit(self, const uint8_t *data, uint32_t octets) noexcept nogil
     cdef void _send(self, int first, int count) noexcept nogil
-    cdef int _train(self, int first, int last, int which) noexcept nogil
     cdef int _send_raw(self, int first, int last, int which) noexcept nogil
     cdef int _receive(self, int which) noexcept nogil
     cdef int _receive_esp(self, int which) noexcept nogil
-    cdef void _note_control(self, int which, void *header, Head *head, uint32_t *size) noexcept nogil
-    cdef int _split(self, int which, int message, void *header, int count) noexcept nogil
     cdef void _deliver(self, int first, int count) noexcept nogil
-    cdef void _write(self, int first, int count, void *merge) noexcept nogil

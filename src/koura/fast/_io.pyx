@@ -6,12 +6,14 @@
 
 Directives: no Python container is indexed on the packet path. A peer's octets are read through the views of headers.pxd; the sizes of
 trains and super packets are compared with what was read. What the engine does not answer is left to Python, in its order.
+Nothing is kept for later but here: what was read and did not fit a burst (`read` and `receive` go on with it). What the kernel does not
+take is lost and counted; only for a full socket buffer there is a short wait, so that the TUN's own queue slows its senders down.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
 from koura.fast._burst cimport Burst, open_burst, seal_burst
 from koura.fast.engine cimport BURST, TAILROOM, Engine, Packet
@@ -21,10 +23,23 @@ from koura.fast.sockets cimport *
 from koura.fast.sums cimport wide_sum
 
 include "segment.pxi"
+include "trains.pxi"
 
 DEF STAGING_OCTETS = 8 << 20
-DEF MOST_SEGMENTS = 64
-DEF TRAIN_OCTETS = 65000
+DEF FRONT = 10 + 40 + 60
+DEF FEW = 4
+
+LEFT_THERE, LEFT_HERE = 1, 2
+
+
+
+ctypedef struct State:
+    Super super               # what of a TUN's packet is still to be cut
+    Train trains[MESSAGES]
+    int train                 # the first that is still to be split
+    int train_count
+    bint is_lone              # the last trains were single datagrams
+    bint is_full              # the socket had as many as were asked for
 
 
 cdef class Io:
@@ -34,11 +49,13 @@ cdef class Io:
         self.burst, self.tun, self.has_vnet = burst, tun, has_vnet
         self.udp[0] = self.udp[1] = self.raw[0] = self.raw[1] = self.esp[0] = self.esp[1] = -1
         self.supers = <uint8_t *> malloc(MESSAGES * SUPER_OCTETS)
-        if self.supers == NULL:
+        self.state = calloc(1, sizeof(State))
+        if self.supers == NULL or self.state == NULL:
             raise MemoryError
 
     def __dealloc__(self):
         free(self.supers)
+        free(self.state)
 
     def use_udp(self, bint is_ipv4, int descriptor, int port):
         """ESP in UDP leaves by this socket if its source port is this."""
@@ -66,70 +83,48 @@ cdef class Io:
     # -- out -------------------------------------------------------------------------------------------------------------
 
     def read(self):
-        """Take what the TUN has, at most a burst; how many packets that are once they are cut."""
+        """Take what the TUN has, at most a burst: how many packets that is once they are cut, and LEFT_HERE, LEFT_THERE or 0.
+
+        What is left here must be taken before anything else is read: it stands in the memory for that.
+        """
         cdef int count
+        cdef State *state = <State *> self.state
         with nogil:
             count = self._read()
         self.taken += count
-        return count
+        return count, LEFT_HERE if state.super.is_open else LEFT_THERE if count >= BURST // 2 else 0
 
     cdef int _read(self) noexcept nogil:
-        cdef Packet *packets = self.burst.packets
+        cdef State *state = <State *> self.state
         cdef uint8_t *to = self.burst.staging
-        cdef uint8_t *start = self.supers
-        cdef Vnet h
-        cdef View v
         cdef ssize_t got
-        cdef uint32_t header, at
-        cdef uint8_t version
+        cdef int done, i
         cdef int count = 0
-        cdef int skip = VNET_OCTETS if self.has_vnet else 0
-        while count + MOST_SEGMENTS <= BURST:
-            got = read(self.tun, start, SUPER_OCTETS)
-            if got <= skip:
+        cdef bint is_forwarded
+        while count < BURST:
+            if not state.super.is_open:
+                got = read(self.tun, self.supers, SUPER_OCTETS)
+                if got <= 0:
+                    break
+                if not take_super(&state.super, self.supers, <uint32_t> got, self.has_vnet):
+                    state.super.is_open = False
+                    self.unread += 1
+                    continue
+            is_forwarded = self._is_in_transit(state.super.v.data, state.super.v.octets)
+            done = cut(&state.super, &to, self.burst.staging + STAGING_OCTETS, self.burst.packets + count, BURST - count)
+            for i in range(count, count + done):
+                self.forwarded[i] = is_forwarded
+            count += done
+            if state.super.is_open:
                 break
-            v.data, v.octets = start + skip, <uint32_t> (got - skip)
-            h.gso_type = h.flags = 0
-            if skip:
-                memcpy(&h, start, VNET_OCTETS)
-            if h.gso_type == GSO_NONE:
-                memcpy(to, v.data, v.octets)
-                if h.flags & NEEDS_CSUM and h.csum_start + h.csum_offset + 2 <= v.octets:
-                    finish_upper(to, octet_at(v, 0) >> 4, h.csum_start, h.csum_offset, v.octets,
-                                 octet_at(v, 9) if octet_at(v, 0) >> 4 == 4 else 17 if h.csum_offset == 6 else 6 if h.csum_offset == 16 else 58)
-                packets[count].data, packets[count].octets = to, v.octets
-                to += (v.octets + TAILROOM + 63) & ~<uint32_t> 63
-                count += 1
-                continue
-            if not is_super_right(v, &h, &header, &version) or (v.octets - header) > <uint32_t> h.gso_size * MOST_SEGMENTS:
-                self.lost += 1
-                continue
-            at = 0
-            while at < v.octets - header:
-                to = segment(v, &h, header, version, at, to, &packets[count])
-                at += h.gso_size
-                count += 1
         return count
 
-    def seal(self, int first, int last, uint64_t at_ns):
-        """Seal and send packets from `first` on, before `last`; how many the engine answered, and whether the first was in transit."""
-        cdef int done, end
-        cdef bint is_forwarded
-        with nogil:
-            is_forwarded = self._is_forwarded(first)
-            end = first + 1
-            while end < last and self._is_forwarded(end) == is_forwarded:
-                end += 1
-            done = seal_burst(&self.burst.e, self.burst.packets + first, end - first, is_forwarded, at_ns)
-            self._send(first, done)
-        return done, is_forwarded
-
-    cdef bint _is_forwarded(self, int number) noexcept nogil:
-        cdef Packet *packet = &self.burst.packets[number]
+    cdef bint _is_in_transit(self, const uint8_t *data, uint32_t octets) noexcept nogil:
+        """Whether a packet has another host's source address."""
         cdef View v
         cdef uint8_t src[16]
         cdef int i
-        v.data, v.octets = packet.data, packet.octets
+        v.data, v.octets = data, octets
         memset(src, 0, 16)
         if octet_at(v, 0) >> 4 == 4:
             copy_from(v, 12, src, 4)
@@ -140,6 +135,18 @@ cdef class Io:
                 return False
         return True
 
+    def seal(self, int first, int last, uint64_t at_ns):
+        """Seal and send packets from `first` on, before `last`; how many the engine answered, and whether the first was in transit."""
+        cdef int done
+        cdef int end = first + 1
+        cdef bint is_forwarded = self.forwarded[first]
+        with nogil:
+            while end < last and self.forwarded[end] == is_forwarded:
+                end += 1
+            done = seal_burst(&self.burst.e, self.burst.packets + first, end - first, is_forwarded, at_ns)
+            self._send(first, done)
+        return done, is_forwarded
+
     def packet(self, int number):
         """One packet that was read, for the reference."""
         return PyBytes_FromStringAndSize(<char *> self.burst.packets[number].data, self.burst.packets[number].octets)
@@ -147,102 +154,22 @@ cdef class Io:
     cdef void _send(self, int first, int count) noexcept nogil:
         """Results in trains: what follows one another to the same place in equal sizes goes in one call."""
         cdef Packet *packets = self.burst.packets
+        cdef iovec pieces[PIECES]
         cdef int i = first
-        cdef int which
-        cdef uint32_t at
+        cdef int which, length, gone
         while i < first + count:
             if packets[i].kind == DISCARDED:
                 i += 1
                 continue
             which = 0 if packets[i].result[0] >> 4 == 4 else 1
-            at = IPV4_OCTETS if which == 0 else IPV6_OCTETS
-            if packets[i].kind == PROTECTED and self.udp[which] >= 0 and packets[i].result[9 if which == 0 else 6] == 17 and (
-                <uint16_t> packets[i].result[at] << 8 | packets[i].result[at + 1]
-            ) == self.ports[which]:
-                i = self._train(i, first + count, which)
-            else:
+            if packets[i].kind != PROTECTED or self.udp[which] < 0 or not is_by_port(&packets[i], which, self.ports[which]):
                 i = self._send_raw(i, first + count, which)
-
-    cdef int _train(self, int first, int last, int which) noexcept nogil:
-        """One sendmsg of datagrams from `first` on; where the next train begins."""
-        cdef Packet *packets = self.burst.packets
-        cdef Packet *p = &packets[first]
-        cdef uint32_t at = IPV4_OCTETS if which == 0 else IPV6_OCTETS
-        cdef uint32_t skip = at + UDP_OCTETS
-        cdef uint32_t size = p.result_octets - skip
-        cdef uint32_t total = 0
-        cdef iovec pieces[PIECES]
-        cdef sockaddr_in to4
-        cdef sockaddr_in6 to6
-        cdef msghdr message
-        cdef uint8_t control[128]
-        cdef cmsghdr *c
-        cdef in_pktinfo info4
-        cdef in6_pktinfo info6
-        cdef int tos = p.result[1] if which == 0 else (p.result[0] << 4 | p.result[1] >> 4) & 0xFF
-        cdef uint16_t segment_octets = <uint16_t> size
-        cdef int i = first
-        cdef int count = 0
-        while i < last and count < PIECES and packets[i].kind == PROTECTED:
-            # Same addresses, ports and TOS; only the last one may be shorter.
-            if packets[i].result_octets - skip > size or total + packets[i].result_octets > TRAIN_OCTETS:
-                break
-            if packets[i].result[0] != p.result[0] or packets[i].result[1] != p.result[1]:
-                break
-            if which == 0 and memcmp(packets[i].result + 9, p.result + 9, 1) != 0:
-                break
-            if memcmp(packets[i].result + (12 if which == 0 else 8), p.result + (12 if which == 0 else 8), 8 if which == 0 else 32) != 0:
-                break
-            if memcmp(packets[i].result + at, p.result + at, 4) != 0:
-                break
-            pieces[count].iov_base, pieces[count].iov_len = packets[i].result + skip, packets[i].result_octets - skip
-            total += packets[i].result_octets - skip
-            count += 1
-            i += 1
-            if packets[i - 1].result_octets - skip < size:
-                break
-        memset(&message, 0, sizeof(msghdr))
-        memset(control, 0, sizeof(control))
-        message.msg_iov, message.msg_iovlen = pieces, count
-        message.msg_control, message.msg_controllen = control, sizeof(control)
-        c = CMSG_FIRSTHDR(&message)
-        if which == 0:
-            memset(&to4, 0, sizeof(to4))
-            to4.sin_family = AF_INET
-            memcpy(&to4.sin_port, p.result + at + 2, 2)
-            memcpy(&to4.sin_addr, p.result + 16, 4)
-            message.msg_name, message.msg_namelen = &to4, sizeof(to4)
-            memset(&info4, 0, sizeof(info4))
-            memcpy(&info4.ipi_spec_dst, p.result + 12, 4)
-            c.cmsg_level, c.cmsg_type, c.cmsg_len = IPPROTO_IP, IP_PKTINFO, CMSG_LEN(sizeof(info4))
-            memcpy(CMSG_DATA(c), &info4, sizeof(info4))
-            message.msg_controllen = CMSG_SPACE(sizeof(info4))
-        else:
-            memset(&to6, 0, sizeof(to6))
-            to6.sin6_family = AF_INET6
-            memcpy(&to6.sin6_port, p.result + at + 2, 2)
-            memcpy(&to6.sin6_addr, p.result + 24, 16)
-            message.msg_name, message.msg_namelen = &to6, sizeof(to6)
-            memset(&info6, 0, sizeof(info6))
-            memcpy(&info6.ipi6_addr, p.result + 8, 16)
-            c.cmsg_level, c.cmsg_type, c.cmsg_len = IPPROTO_IPV6, IPV6_PKTINFO, CMSG_LEN(sizeof(info6))
-            memcpy(CMSG_DATA(c), &info6, sizeof(info6))
-            message.msg_controllen = CMSG_SPACE(sizeof(info6))
-        c = <cmsghdr *> (control + message.msg_controllen)
-        c.cmsg_level, c.cmsg_type = IPPROTO_IP if which == 0 else IPPROTO_IPV6, IP_TOS if which == 0 else IPV6_TCLASS
-        c.cmsg_len = CMSG_LEN(sizeof(int))
-        memcpy(CMSG_DATA(c), &tos, sizeof(int))
-        message.msg_controllen += CMSG_SPACE(sizeof(int))
-        if count > 1:
-            c = <cmsghdr *> (control + message.msg_controllen)
-            c.cmsg_level, c.cmsg_type, c.cmsg_len = SOL_UDP, UDP_SEGMENT, CMSG_LEN(sizeof(uint16_t))
-            memcpy(CMSG_DATA(c), &segment_octets, sizeof(uint16_t))
-            message.msg_controllen += CMSG_SPACE(sizeof(uint16_t))
-        if sendmsg(self.udp[which], &message, MSG_DONTWAIT) < 0:
-            self.lost += count
-        else:
-            self.sent += count
-        return i
+                continue
+            length = train_of(packets, i, first + count, which, pieces)
+            gone = send_train(self.udp[which], which, packets[i].result, pieces, length)
+            self.sent += gone
+            self.unsent += length - gone
+            i += length
 
     cdef int _send_raw(self, int first, int last, int which) noexcept nogil:
         """Whole packets of one family from `first` on, in one call; where the next begin."""
@@ -258,7 +185,7 @@ cdef class Io:
         memset(messages, 0, sizeof(messages))
         memset(names, 0, sizeof(names))
         while i < last and count < PIECES and packets[i].kind != DISCARDED and (packets[i].result[0] >> 4 == 4) == (which == 0):
-            if count and packets[i].result[9 if which == 0 else 6] == 17 and self.udp[which] >= 0:
+            if count and packets[i].kind == PROTECTED and self.udp[which] >= 0 and is_by_port(&packets[i], which, self.ports[which]):
                 break
             pieces[count].iov_base, pieces[count].iov_len = packets[i].result, packets[i].result_octets
             messages[count].msg_hdr.msg_iov, messages[count].msg_hdr.msg_iovlen = &pieces[count], 1
@@ -280,95 +207,69 @@ cdef class Io:
                 self.sent += done
                 gone += done
             else:
-                self.lost += 1  # this one; those behind it may have another way
+                self.unsent += 1  # this one; those behind it may have another way
                 gone += 1
         return i
 
     # -- in --------------------------------------------------------------------------------------------------------------
 
     def receive(self, bint is_ipv4):
-        """Take what the UDP socket has, at most a burst of datagrams; how many."""
+        """Take what the UDP socket has, at most a burst of datagrams; the same two numbers."""
         cdef int count
+        cdef State *state = <State *> self.state
         with nogil:
             count = self._receive(0 if is_ipv4 else 1)
         self.received += count
-        return count
+        return count, LEFT_HERE if state.train < state.train_count else LEFT_THERE if state.is_full else 0
 
     cdef int _receive(self, int which) noexcept nogil:
+        """Trains, until a burst is full or none is left. Few at a time, so that they stay in the cache; many if they are short."""
         cdef mmsghdr messages[MESSAGES]
         cdef iovec pieces[MESSAGES]
         cdef sockaddr_in6 names[MESSAGES]
         cdef uint8_t control[MESSAGES][256]
-        cdef int i, got, count = 0
-        memset(messages, 0, sizeof(messages))
-        for i in range(MESSAGES):
-            pieces[i].iov_base, pieces[i].iov_len = self.supers + i * SUPER_OCTETS, SUPER_OCTETS - 32
-            messages[i].msg_hdr.msg_iov, messages[i].msg_hdr.msg_iovlen = &pieces[i], 1
-            messages[i].msg_hdr.msg_name, messages[i].msg_hdr.msg_namelen = &names[i], sizeof(sockaddr_in6)
-            messages[i].msg_hdr.msg_control, messages[i].msg_hdr.msg_controllen = control[i], 256
-        # A train has at most 64 datagrams: so many trains fill a burst at the most.
-        got = recvmmsg(self.udp[which], messages, BURST // MOST_SEGMENTS, MSG_DONTWAIT, NULL)
-        for i in range(got):
-            count = self._split(which, i, &messages[i], count)
+        cdef State *state = <State *> self.state
+        cdef Train *train
+        cdef int i, got, count
+        cdef int asked = MESSAGES if state.is_lone else FEW
+        if state.train == state.train_count:
+            got = asked
+            memset(messages, 0, got * sizeof(mmsghdr))
+            for i in range(got):
+                pieces[i].iov_base, pieces[i].iov_len = self.supers + i * SUPER_OCTETS, SUPER_OCTETS - 32
+                messages[i].msg_hdr.msg_iov, messages[i].msg_hdr.msg_iovlen = &pieces[i], 1
+                messages[i].msg_hdr.msg_name, messages[i].msg_hdr.msg_namelen = &names[i], sizeof(sockaddr_in6)
+                messages[i].msg_hdr.msg_control, messages[i].msg_hdr.msg_controllen = control[i], 256
+            got = recvmmsg(self.udp[which], messages, got, MSG_DONTWAIT, NULL)
+            state.train = state.train_count = 0
+            state.is_full = got == asked
+            for i in range(got):
+                if messages[i].msg_hdr.msg_flags & MSG_TRUNC:
+                    self.truncated += 1
+                    continue
+                train = &state.trains[state.train_count]
+                head_of(which, &names[i], &train.head)
+                train.head.protocol, train.head.has_ports, train.head.dport = 17, True, self.ports[which]
+                train.data, train.octets, train.size, train.at = self.supers + i * SUPER_OCTETS, messages[i].msg_len, messages[i].msg_len, 0
+                note_control(which, &messages[i].msg_hdr, &train.head, &train.size)
+                state.train_count += 1
+        count = 0
+        while state.train < state.train_count and count < BURST:
+            train = &state.trains[state.train]
+            count += split(train, self.burst.packets + count, self.heads + count, BURST - count)
+            if train.at >= train.octets:
+                state.train += 1
+        if state.train == state.train_count:
+            state.is_lone = count <= 2 * state.train_count
         return count
-
-    cdef int _split(self, int which, int message, void *header, int count) noexcept nogil:
-        """One train into datagrams; the count with them."""
-        cdef mmsghdr *m = <mmsghdr *> header
-        cdef Packet *packets = self.burst.packets
-        cdef Head head
-        cdef uint8_t *data = self.supers + message * SUPER_OCTETS
-        cdef uint32_t octets = m.msg_len
-        cdef uint32_t size = octets
-        cdef uint32_t at = 0
-        memset(&head, 0, sizeof(Head))
-        head.version, head.octets = (4, IPV4_OCTETS) if which == 0 else (6, IPV6_OCTETS)
-        head.protocol, head.has_ports, head.dport = 17, True, self.ports[which]
-        if which == 0:
-            memcpy(head.src, &(<sockaddr_in *> m.msg_hdr.msg_name).sin_addr, 4)
-            head.sport = swap16((<sockaddr_in *> m.msg_hdr.msg_name).sin_port)
-        else:
-            memcpy(head.src, &(<sockaddr_in6 *> m.msg_hdr.msg_name).sin6_addr, 16)
-            head.sport = swap16((<sockaddr_in6 *> m.msg_hdr.msg_name).sin6_port)
-        self._note_control(which, &m.msg_hdr, &head, &size)
-        if m.msg_hdr.msg_flags & MSG_TRUNC:
-            self.lost += 1
-            return count
-        while at < octets and count < BURST:
-            packets[count].data, packets[count].octets = data + at, size if octets - at > size else octets - at
-            self.heads[count] = head
-            at += size
-            count += 1
-        return count
-
-    cdef void _note_control(self, int which, void *header, Head *head, uint32_t *size) noexcept nogil:
-        """What stands beside a datagram: our address, TOS, and how long the datagrams of a train are."""
-        cdef msghdr *m = <msghdr *> header
-        cdef cmsghdr *c = CMSG_FIRSTHDR(m)
-        cdef int number
-        while c != NULL:
-            if c.cmsg_level == SOL_UDP and c.cmsg_type == UDP_GRO:
-                memcpy(&number, CMSG_DATA(c), sizeof(int))
-                if number > 0:
-                    size[0] = number
-            elif which == 0 and c.cmsg_level == IPPROTO_IP and c.cmsg_type == IP_PKTINFO:
-                memcpy(head.dst, &(<in_pktinfo *> CMSG_DATA(c)).ipi_addr, 4)
-            elif which == 1 and c.cmsg_level == IPPROTO_IPV6 and c.cmsg_type == IPV6_PKTINFO:
-                memcpy(head.dst, &(<in6_pktinfo *> CMSG_DATA(c)).ipi6_addr, 16)
-            elif which == 0 and c.cmsg_level == IPPROTO_IP and c.cmsg_type == IP_TOS:
-                head.tos = CMSG_DATA(c)[0]
-            elif which == 1 and c.cmsg_level == IPPROTO_IPV6 and c.cmsg_type == IPV6_TCLASS:
-                memcpy(&number, CMSG_DATA(c), sizeof(int))
-                head.tos = <uint8_t> number
-            c = CMSG_NXTHDR(m, c)
 
     def receive_esp(self, bint is_ipv4):
-        """Take what the raw socket has, at most a burst of packets; how many."""
+        """Take what the raw socket has, at most a burst of packets; the same two numbers."""
         cdef int count
         with nogil:
             count = self._receive_esp(0 if is_ipv4 else 1)
         self.received += count
-        return count
+        return count, LEFT_THERE if count == MESSAGES else 0
 
     cdef int _receive_esp(self, int which) noexcept nogil:
         cdef mmsghdr messages[MESSAGES]
@@ -388,14 +289,13 @@ cdef class Io:
         got = recvmmsg(self.esp[which], messages, MESSAGES, MSG_DONTWAIT, NULL)
         for i in range(got):
             if messages[i].msg_hdr.msg_flags & MSG_TRUNC:
-                self.lost += 1
+                self.truncated += 1
                 continue
             packets[count].data, packets[count].octets = self.supers + i * SUPER_OCTETS, messages[i].msg_len
             if which:
-                memset(&self.heads[count], 0, sizeof(Head))
-                self.heads[count].version, self.heads[count].octets, self.heads[count].protocol = 6, IPV6_OCTETS, 50
-                memcpy(self.heads[count].src, &names[i].sin6_addr, 16)
-                self._note_control(which, &messages[i].msg_hdr, &self.heads[count], &size)
+                head_of(which, &names[i], &self.heads[count])
+                self.heads[count].sport, self.heads[count].protocol = 0, 50
+                note_control(which, &messages[i].msg_hdr, &self.heads[count], &size)
             count += 1
         return count
 
@@ -426,84 +326,98 @@ cdef class Io:
 
     cdef void _deliver(self, int first, int count) noexcept nogil:
         """Results to the TUN, TCP segments that follow one another as one super packet."""
-        cdef Packet *packets = self.burst.packets
+        cdef uint8_t front[FRONT]
+        cdef iovec pieces[PIECES + 1]
         cdef Merge m
-        cdef uint32_t header
-        cdef uint8_t version
-        cdef bint can
-        cdef int i
-        memset(&m, 0, sizeof(Merge))
-        for i in range(first, first + count):
-            if packets[i].kind != DELIVERED:
-                if m.count:
-                    self._write(i - m.count, m.count, &m)
-                memset(&m, 0, sizeof(Merge))
+        cdef int n
+        cdef int i = first
+        while i < first + count:
+            if self.burst.packets[i].kind != DELIVERED:
+                i += 1
                 continue
-            can = self.has_vnet and is_mergeable(&packets[i], &header, &version)
-            if can and m.is_open and continues(&m, &packets[i], header, version):
-                m.count += 1
-                m.payload += packets[i].result_octets - header
-                m.next_seq += packets[i].result_octets - header
-                m.is_open = (
-                    packets[i].result_octets - header == m.size and m.count < PIECES
-                    and not packets[i].result[(IPV4_OCTETS if version == 4 else IPV6_OCTETS) + 13] & 0x08
-                )
-                continue
-            if m.count:
-                self._write(i - m.count, m.count, &m)
-            memset(&m, 0, sizeof(Merge))
-            m.first, m.count = &packets[i], 1
-            if can:
-                m.header, m.version, m.size = header, version, packets[i].result_octets - header
-                m.payload, m.is_open = m.size, not packets[i].result[(IPV4_OCTETS if version == 4 else IPV6_OCTETS) + 13] & 0x08
-                m.next_seq = m.size + (
-                    <uint32_t> packets[i].result[24 if version == 4 else 44] << 24
-                    | <uint32_t> packets[i].result[25 if version == 4 else 45] << 16
-                    | <uint32_t> packets[i].result[26 if version == 4 else 46] << 8 | packets[i].result[27 if version == 4 else 47]
-                )
-        if m.count:
-            self._write(first + count - m.count, m.count, &m)
-
-    cdef void _write(self, int first, int count, void *merge) noexcept nogil:
-        """One packet, or one super packet of several."""
-        cdef Merge *m = <Merge *> merge
-        cdef Packet *packets = self.burst.packets
-        cdef iovec pieces[PIECES + 2]
-        cdef uint8_t front[10 + 40 + 60]
-        cdef uint8_t *ip = front + VNET_OCTETS
-        cdef Vnet h
-        cdef uint32_t tcp, octets
-        cdef uint16_t partial
-        cdef int i, n
-        memset(&h, 0, sizeof(Vnet))
-        if count == 1:
-            n = 0
             if self.has_vnet:
-                pieces[0].iov_base, pieces[0].iov_len = &h, VNET_OCTETS
-                n = 1
-            pieces[n].iov_base, pieces[n].iov_len = packets[first].result, packets[first].result_octets
-            n += 1
-        else:
-            tcp = IPV4_OCTETS if m.version == 4 else IPV6_OCTETS
-            octets = m.header + m.payload
-            memcpy(ip, packets[first].result, m.header)
-            ip[tcp + 13] |= packets[first + count - 1].result[tcp + 13] & 0x08
-            if m.version == 4:
-                put16(ip + 2, <uint16_t> octets)
-                finish_ipv4(ip)
+                gather(self.burst.packets, i, first + count, &m)
+                n = assemble(self.burst.packets, i, &m, front, pieces)
             else:
-                put16(ip + 4, <uint16_t> (octets - IPV6_OCTETS))
-            partial = <uint16_t> ~folded(pseudo_sum(ip, m.version, octets - tcp, 6))
-            memcpy(ip + tcp + 16, &partial, 2)
-            h.flags, h.gso_type = NEEDS_CSUM, GSO_TCPV4 if m.version == 4 else GSO_TCPV6
-            h.hdr_len, h.gso_size, h.csum_start, h.csum_offset = m.header, m.size, tcp, 16
-            memcpy(front, &h, VNET_OCTETS)
-            pieces[0].iov_base, pieces[0].iov_len = front, VNET_OCTETS + m.header
+                m.count = n = 1
+                pieces[0].iov_base, pieces[0].iov_len = self.burst.packets[i].result, self.burst.packets[i].result_octets
+            if writev(self.tun, pieces, n) < 0:
+                self.undelivered += m.count
+            else:
+                self.delivered += m.count
+            i += m.count
+
+
+# -- the same pieces alone, for tests ------------------------------------------------------------------------------------
+
+
+def cut_up(bytes octets, int room=BURST):
+    """What a read from a TUN with virtio headers becomes: packets, `room` at a time; None where the header does not fit."""
+    cdef Super s
+    cdef Packet packets[BURST]
+    cdef uint8_t *staging
+    cdef uint8_t *to
+    cdef int i, count
+    if not 0 < room <= BURST:
+        raise ValueError("a burst has room for 1 to 256 packets")
+    if not take_super(&s, <const uint8_t *> PyBytes_AS_STRING(octets), <uint32_t> PyBytes_GET_SIZE(octets), True):
+        return None
+    staging = <uint8_t *> malloc(STAGING_OCTETS)
+    if staging == NULL:
+        raise MemoryError
+    found = []
+    try:
+        while s.is_open:
+            to = staging
+            count = cut(&s, &to, staging + STAGING_OCTETS, packets, room)
             for i in range(count):
-                pieces[i + 1].iov_base = packets[first + i].result + m.header
-                pieces[i + 1].iov_len = packets[first + i].result_octets - m.header
-            n = count + 1
-        if writev(self.tun, pieces, n) < 0:
-            self.lost += count
-        else:
-            self.delivered += count
+                found.append(PyBytes_FromStringAndSize(<char *> packets[i].data, packets[i].octets))
+    finally:
+        free(staging)
+    return found
+
+
+cdef int _results(list octets, Packet *packets, uint8_t kind) except -1:
+    """Point packets at Python's octets, as results of the engine of this kind."""
+    cdef bytes one
+    cdef int i
+    if len(octets) > BURST:
+        raise ValueError("more than a burst")
+    memset(packets, 0, sizeof(Packet) * BURST)
+    for i, one in enumerate(octets):
+        packets[i].result, packets[i].result_octets = <uint8_t *> PyBytes_AS_STRING(one), <uint32_t> PyBytes_GET_SIZE(one)
+        packets[i].kind = kind
+    return len(octets)
+
+
+def put_together(list octets):
+    """What packets become on their way to a TUN with virtio headers: one write each."""
+    cdef Packet packets[BURST]
+    cdef iovec pieces[PIECES + 1]
+    cdef uint8_t front[FRONT]
+    cdef Merge m
+    cdef int i = 0
+    cdef int k, n
+    cdef int count = _results(octets, packets, DELIVERED)
+    found = []
+    while i < count:
+        gather(packets, i, count, &m)
+        n = assemble(packets, i, &m, front, pieces)
+        found.append(b"".join([PyBytes_FromStringAndSize(<char *> pieces[k].iov_base, pieces[k].iov_len) for k in range(n)]))
+        i += m.count
+    return found
+
+
+def trains(list octets):
+    """How many of these whole UDP packets go with each call, in order."""
+    cdef Packet packets[BURST]
+    cdef iovec pieces[PIECES]
+    cdef int i = 0
+    cdef int length
+    cdef int count = _results(octets, packets, PROTECTED)
+    found = []
+    while i < count:
+        length = train_of(packets, i, count, 0 if packets[i].result[0] >> 4 == 4 else 1, pieces)
+        found.append(length)
+        i += length
+    return found

@@ -13,7 +13,15 @@ cdef extern from "unistd.h" nogil:
 
 cdef extern from "errno.h" nogil:
     int errno
-    int EAGAIN
+    int EAGAIN, EINVAL, EIO, EMSGSIZE
+
+cdef extern from "poll.h" nogil:
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    int poll(pollfd *, unsigned long, int)
+    int POLLOUT
 
 cdef extern from "sys/socket.h" nogil:
     struct sockaddr:
@@ -77,6 +85,7 @@ cdef enum:
     GSO_NONE = 0
     GSO_TCPV4 = 1
     GSO_TCPV6 = 4
+    GSO_UDP_L4 = 5
     VNET_OCTETS = 10
 
 cdef packed struct Vnet:

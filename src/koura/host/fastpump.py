@@ -1,6 +1,7 @@
-"""The pump with native hands: bursts go from TUN to UDP and back inside koura.fast._io; Python sees what the engine does not answer.
+"""The pump with native hands: bursts go from TUN to the wire and back inside koura.fast._io; Python sees what the engine does not answer.
 
-Same rules as host.pump, whose ways out it uses for all that the reference answered. Raw IP sockets are read as there.
+Same rules as host.pump, whose ways out it uses for all that the reference answered. A descriptor that has more than a burst gets a few of
+them at one wake-up, then the others have their turn: timers and PF_KEY wait for ROUNDS bursts at the most.
 """
 
 from collections.abc import Callable, Iterable
@@ -12,9 +13,13 @@ from koura.host.clock import Clock
 from koura.host.pump import Ends, Pump
 from koura.host.raw import IPPROTO_ESP
 from koura.host.udp import Udp, whole
+from koura.moment import Moment
 from koura.stack import Stack
 from koura.traffic.outcome import FORWARDED, LOCAL, Event
 from koura.wire import ipv6
+
+ROUNDS = 4
+_LEFT_HERE = 2  # koura.fast._io.LEFT_HERE
 
 
 class FastPump(Pump):
@@ -40,9 +45,36 @@ class FastPump(Pump):
         self._is_local_known = self._io.set_local(tuple(self._ends.local))
 
     def outbound_ready(self, _events: int = 0) -> None:
-        at = self._clock.now()
-        is_on = self._stack.begin_burst(at) and self._is_local_known
-        count, first = self._io.read(), 0
+        """The TUN has packets."""
+        self._rounds(self._io.read, self._seal)
+
+    def datagrams_ready(self, is_ipv4: bool) -> None:
+        """A UDP socket has trains of datagrams."""
+        self._rounds(
+            lambda: self._io.receive(is_ipv4),
+            lambda count, at: self._open(count, at, self._io.open, lambda number: whole(*self._io.datagram(number))),
+        )
+
+    def esp_ready(self, is_ipv4: bool) -> None:
+        """A raw socket has ESP."""
+        opening = self._io.open_whole if is_ipv4 else self._io.open
+        packet = self._io.packet if is_ipv4 else self._whole_esp
+        self._rounds(lambda: self._io.receive_esp(is_ipv4), lambda count, at: self._open(count, at, opening, packet))
+
+    def _rounds(self, take: Callable[[], tuple[int, int]], answer: Callable[[int, Moment], None]) -> None:
+        """Bursts while there are more, but not for ever; what was read is answered whole."""
+        done = 0
+        while True:
+            count, left = take()
+            if count:
+                answer(count, self._clock.now())
+            done += 1
+            if not left or (left != _LEFT_HERE and done >= ROUNDS):
+                break
+        self._fast.settle()
+
+    def _seal(self, count: int, at: Moment) -> None:
+        is_on, first = self._stack.begin_burst(at) and self._is_local_known, 0
         while first < count:
             done, is_forwarded = self._io.seal(first, count, at.ns) if is_on else (0, False)
             first += done
@@ -50,52 +82,26 @@ class FastPump(Pump):
                 packet = self._io.packet(first)
                 origin = self._origin(packet) if not is_on else FORWARDED if is_forwarded else LOCAL
                 results = self._stack.outbound_by_reference(packet, at, origin)
-                self._leave(results.outcomes)
-                self.happened(results.events)
+                self._went(results)
                 is_on = self._stack.begin_burst(at) and self._is_local_known
                 first += 1
-        self._fast.settle()
 
-    def datagrams_ready(self, is_ipv4: bool) -> None:
-        """A UDP socket has trains of datagrams."""
-        at = self._clock.now()
-        is_on = self._stack.begin_burst(at)
-        count, first = self._io.receive(is_ipv4), 0
-        while first < count:
-            done = self._io.open(first, count, at.ns) if is_on else 0
-            first += done
-            if not done:
-                results = self._stack.inbound_by_reference(whole(*self._io.datagram(first)), at)
-                self._deliver(results.outcomes)
-                self.happened(results.events)
-                is_on = self._stack.begin_burst(at)
-                first += 1
-        self._fast.settle()
-
-    def esp_ready(self, is_ipv4: bool) -> None:
-        """A raw socket has ESP."""
-        at = self._clock.now()
-        is_on = self._stack.begin_burst(at)
-        count, first = self._io.receive_esp(is_ipv4), 0
-        opening = self._io.open_whole if is_ipv4 else self._io.open
+    def _open(self, count: int, at: Moment, opening: Callable[[int, int, int], int], packet: Callable[[int], bytes]) -> None:
+        is_on, first = self._stack.begin_burst(at), 0
         while first < count:
             done = opening(first, count, at.ns) if is_on else 0
             first += done
             if not done:
-                results = self._stack.inbound_by_reference(self._whole_esp(first, is_ipv4), at)
-                self._deliver(results.outcomes)
-                self.happened(results.events)
+                one = packet(first)
+                self._came(one, self._stack.inbound_by_reference(one, at))
                 is_on = self._stack.begin_burst(at)
                 first += 1
-        self._fast.settle()
 
-    def _whole_esp(self, number: int, is_ipv4: bool) -> bytes:
-        if is_ipv4:
-            return bytes(self._io.packet(number))
+    def _whole_esp(self, number: int) -> bytes:
         src, _, dst, _, traffic_class, octets = self._io.datagram(number)
         return ipv6.write(ipv6.Header(src, dst, IPPROTO_ESP, 64, traffic_class), octets)
 
     def counts(self) -> dict[str, int]:
-        """What the hands moved: packets taken from the TUN, sent, received, delivered, lost."""
-        io = self._io
-        return {"taken": io.taken, "sent": io.sent, "received": io.received, "delivered": io.delivered, "lost": io.lost}
+        """What the hands moved, and what was lost: not sent, not taken by the TUN, longer than any packet, with a false virtio header."""
+        names = ("taken", "sent", "received", "delivered", "unsent", "undelivered", "truncated", "unread")
+        return {name: getattr(self._io, name) for name in names}

@@ -124,6 +124,13 @@ def is_here() -> bool:
     return shutil.which("nft") is not None
 
 
+def is_standing() -> bool:
+    """Whether a table stands, of this daemon or an earlier one. False without nft(8)."""
+    if not is_here():
+        return False
+    return subprocess.run(["nft", "list", "table", "inet", TABLE], capture_output=True, check=False).returncode == 0
+
+
 def load(rules: str) -> None:
     """Put a compiled table in the place of the one before, at once. Raises NoGuard."""
     _nft(rules)

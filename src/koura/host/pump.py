@@ -14,9 +14,9 @@ from typing import Protocol
 from koura.address import Family, family
 from koura.attachment import Attachment
 from koura.host.clock import Clock
-from koura.stack import Stack
+from koura.stack import Results, Stack
 from koura.traffic import icmp
-from koura.traffic.outcome import FORWARDED, LOCAL, Bypass, Deliver, Emit, Event, Forward, Origin, Outcome, Released, TooBig
+from koura.traffic.outcome import FORWARDED, LOCAL, Bypass, Deliver, Emit, Event, Forward, Origin, Outcome, Released, Tapped, TooBig
 
 _UDP = 17
 
@@ -25,6 +25,16 @@ class Sender(Protocol):
     """Where whole packets leave."""
 
     def send(self, packets: list[bytes]) -> None: ...
+
+
+class Watcher(Protocol):
+    """Who looks at single packets: captures, and the packet filter at the host's own input."""
+
+    @property
+    def is_open(self) -> bool: ...
+    def sealed(self, outcomes: Iterable[Outcome], events: Iterable[Event]) -> None: ...
+    def opened(self, packet: bytes, events: Iterable[Event]) -> None: ...
+    def lets_in(self, outcome: Deliver) -> bool: ...
 
 
 @dataclass(slots=True)
@@ -49,6 +59,11 @@ class Pump:
         self._clock = clock
         self._ends = ends
         self._tell = tell
+        self.watcher: Watcher | None = None
+
+    @property
+    def _is_watched(self) -> bool:
+        return self.watcher is not None and self.watcher.is_open
 
     def local_changed(self) -> None:
         """`ends.local` is another set now."""
@@ -60,20 +75,38 @@ class Pump:
         while start < len(packets):
             origin = self._origin(packets[start])
             end = start + 1
-            while end < len(packets) and self._origin(packets[end]) == origin:
+            while end < len(packets) and self._origin(packets[end]) == origin and not self._is_watched:
                 end += 1
             results = self._stack.outbound(packets[start:end], self._clock.now(), origin)
-            self._leave(results.outcomes)
-            self.happened(results.events)
+            self._went(results)
             start = end
 
     def inbound_ready(self, attachment: Attachment) -> None:
         """An unprotected side has packets."""
         packets = attachment.receive()
-        if packets:
-            results = self._stack.inbound(packets, self._clock.now())
-            self._deliver(results.outcomes)
-            self.happened(results.events)
+        if self._is_watched:
+            for packet in packets:
+                self._came(packet, self._stack.inbound([packet], self._clock.now()))
+        elif packets:
+            self._came(b"", self._stack.inbound(packets, self._clock.now()))
+
+    def _went(self, results: Results) -> None:
+        """A burst, one packet while somebody looks, is on its way out."""
+        self._leave(results.outcomes)
+        events = results.events
+        if self.watcher is not None and self.watcher.is_open:
+            self.watcher.sealed(results.outcomes, events)
+            events = _unseen(events)
+        self.happened(events)
+
+    def _came(self, packet: bytes, results: Results) -> None:
+        """The same for what came in."""
+        self._deliver(results.outcomes)
+        events = results.events
+        if self.watcher is not None and self.watcher.is_open:
+            self.watcher.opened(packet, events)
+            events = _unseen(events)
+        self.happened(events)
 
     def happened(self, events: Iterable[Event]) -> None:
         """A burst is done: its events to whoever keeps the stack, who hands them to `packets_of` like those of every other door."""
@@ -98,7 +131,10 @@ class Pump:
         self._send([packet for outcome in outcomes if isinstance(outcome, Forward | Bypass) for packet in outcome.packets])
 
     def _deliver(self, outcomes: Iterable[Outcome]) -> None:
-        ready = [outcome.packet for outcome in outcomes if isinstance(outcome, Deliver)]
+        watcher = self.watcher
+        ready = [
+            outcome.packet for outcome in outcomes if isinstance(outcome, Deliver) and (watcher is None or watcher.lets_in(outcome))
+        ]  # fmt: skip
         if ready:
             self._ends.protected.send(ready)
 
@@ -128,3 +164,8 @@ class Pump:
         message = icmp.too_big(event.packet, event.mtu_octets, source)
         if message is not None and family(source) in Family:
             self._ends.protected.send([message])
+
+
+def _unseen(events: Iterable[Event]) -> tuple[Event, ...]:
+    """Without those that the watcher has shown with their packet."""
+    return tuple(event for event in events if not isinstance(event, Tapped))

@@ -45,7 +45,7 @@ class Routes:
         self.ours: frozenset[bytes] = frozenset()
         self._interface = interface
         self._index = 0
-        self._standing: dict[Wanted, bytes] = {}
+        self._standing: dict[Prefix, bytes] = {}
 
     # -- the interface -------------------------------------------------------------------------------------------------
 
@@ -67,15 +67,16 @@ class Routes:
 
     # -- routes --------------------------------------------------------------------------------------------------------
 
-    def sync(self, wanted: Iterable[Wanted]) -> None:
+    def sync(self, wanted: Iterable[Wanted], *, only_adds: bool = False) -> None:
         """Make the table what is wanted: new routes first, so that no destination is without one in between."""
-        chosen = {one: self._source(one) for one in sorted(set(wanted), key=_order)}
-        for one, source in chosen.items():
-            if self._standing.get(one) != source:
-                self._add(one, source)
-        for one in [one for one in self._standing if one not in chosen]:
-            self._delete(one)
-        self._standing = chosen
+        chosen = {one.dst: self._source(one) for one in sorted(set(wanted), key=_order)}
+        for dst, source in chosen.items():
+            if self._standing.get(dst) != source:
+                self._add(dst, source)
+                self._standing[dst] = source
+        for dst in [] if only_adds else [dst for dst in self._standing if dst not in chosen]:
+            self._delete(dst)
+            del self._standing[dst]
 
     def adopt(self) -> None:
         """Take what an earlier daemon left as ours, to be kept or taken away by the next `sync`."""
@@ -86,23 +87,20 @@ class Routes:
                 dst = route.get_attr("RTA_DST")
                 address = socket.inet_pton(family, dst) if dst else bytes(4 if family == socket.AF_INET else 16)
                 source = route.get_attr("RTA_PREFSRC")
-                self._standing[Wanted(Prefix(address, route["dst_len"]))] = socket.inet_pton(family, source) if source else b""
+                self._standing[Prefix(address, route["dst_len"])] = socket.inet_pton(family, source) if source else b""
 
-    def _add(self, one: Wanted, source: bytes) -> None:
-        common = self._named(one)
+    def _add(self, dst: Prefix, source: bytes) -> None:
+        common = _named(dst)
         self._replace(lambda: self._netlink.route("replace", **common, type="blackhole", priority=BLACKHOLE_METRIC))
         options = {**common, "oif": self._index}
         if source:
             options["prefsrc"] = show(source)
         self._replace(lambda: self._netlink.route("replace", **options))
 
-    def _delete(self, one: Wanted) -> None:
-        common = self._named(one)
+    def _delete(self, dst: Prefix) -> None:
+        common = _named(dst)
         self._forget(lambda: self._netlink.route("del", **common, oif=self._index))
         self._forget(lambda: self._netlink.route("del", **common, type="blackhole", priority=BLACKHOLE_METRIC))
-
-    def _named(self, one: Wanted) -> dict[str, object]:
-        return {"dst": f"{show(one.dst.address)}/{one.dst.bits}", "family": _FAMILIES[len(one.dst.address)], "table": TABLE}
 
     def _source(self, one: Wanted) -> bytes:
         """The address the host would speak from to this destination, were it not for us."""
@@ -195,5 +193,10 @@ def _probe(prefix: Prefix) -> str:
     return show(prefix.address if prefix.bits == 8 * len(prefix.address) else prefix.address[:-1] + bytes((prefix.address[-1] | 1,)))
 
 
-def _order(one: Wanted) -> tuple[bytes, int]:
-    return one.dst.address, one.dst.bits
+def _named(dst: Prefix) -> dict[str, object]:
+    return {"dst": f"{show(dst.address)}/{dst.bits}", "family": _FAMILIES[len(dst.address)], "table": TABLE}
+
+
+def _order(one: Wanted) -> tuple[bytes, int, bytes]:
+    """Of several wishes for one destination the one with a source comes last, and counts."""
+    return one.dst.address, one.dst.bits, one.source

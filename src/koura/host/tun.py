@@ -15,7 +15,8 @@ DEVICE = "/dev/net/tun"
 IFF_TUN, IFF_NO_PI, IFF_MULTI_QUEUE = 0x0001, 0x1000, 0x0100
 IFF_VNET_HDR = 0x4000
 TUNSETIFF, TUNSETPERSIST, TUNSETOFFLOAD, TUNSETVNETHDRSZ = 0x400454CA, 0x400454CB, 0x400454D0, 0x400454D8
-TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6 = 1, 2, 4
+TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN, TUN_F_USO4, TUN_F_USO6 = 1, 2, 4, 8, 0x20, 0x40
+_TSO = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN
 VNET_OCTETS = 10
 _IFREQ = struct.Struct("16sH22x")
 LARGEST_OCTETS = 65535 + 20
@@ -34,8 +35,14 @@ def create(name: str, *, is_persistent: bool = False, flags: int = 0) -> int:
 
 
 def offload(descriptor: int) -> None:
-    """Let the host hand over super packets with checksums open: for who opened it with IFF_VNET_HDR and can cut them. Raises OSError."""
-    fcntl.ioctl(descriptor, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6)
+    """Let the host hand over super packets with checksums open: for who opened it with IFF_VNET_HDR and can cut them. Raises OSError.
+
+    Of UDP too where the kernel has that (6.2).
+    """
+    try:
+        fcntl.ioctl(descriptor, TUNSETOFFLOAD, _TSO | TUN_F_USO4 | TUN_F_USO6)
+    except OSError:
+        fcntl.ioctl(descriptor, TUNSETOFFLOAD, _TSO)
 
 
 def forget(name: str) -> None:

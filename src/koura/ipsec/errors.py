@@ -31,10 +31,10 @@ _last = _Last()
 
 
 class IpsecError(ValueError):
-    """A call of libipsec failed: `code` is its number, `why` says more than its text does."""
+    """A call of libipsec failed: `code` is its number, `why` says more than its text does; `system`: whose text a system error has."""
 
-    def __init__(self, code: int, why: str = "") -> None:
-        text = why if code == EIPSEC_SYSTEM_ERROR and why else TEXTS[code]
+    def __init__(self, code: int, why: str = "", system: str = "") -> None:
+        text = (system or why or TEXTS[code]) if code == EIPSEC_SYSTEM_ERROR else TEXTS[code]
         super().__init__(text if not why or why == text else f"{text}: {why}")
         self.code = code
         self.why = why

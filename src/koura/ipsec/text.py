@@ -1,10 +1,11 @@
 """ipsec_set_policy(3) and its kin: policy text into the buffer that PF_KEY and socket options carry, and back. setkey.md §4, §9.1."""
 
 from koura.errors import Malformed, Refused
-from koura.ipsec.errors import EIPSEC_INVAL_POLICY, IpsecError, succeed
+from koura.ipsec.errors import EIPSEC_INVAL_ARGUMENT, EIPSEC_INVAL_POLICY, EIPSEC_SYSTEM_ERROR, IpsecError, succeed
 from koura.pfkey import policy as policies
 from koura.pfkey.dialect import DIALECTS, LINUX, Dialect
 from koura.spd import language
+from koura.spd.policy import Level
 
 Speaker = str | Dialect
 
@@ -34,7 +35,11 @@ def ipsec_set_policy(text: str | bytes, length: int | None = None, dialect: Spea
         policy = language.parse(said.partition("\0")[0], _unset_priority(chosen))
     except language.PolicySyntax as fault:
         hint = f" ({fault.hint})" if fault.hint else ""
-        raise IpsecError(fault.code, f"{fault}{hint}") from fault
+        text = "Name or service not known" if fault.code == EIPSEC_SYSTEM_ERROR else ""
+        raise IpsecError(fault.code, f"{fault}{hint}", text) from fault
+    if any(requirement.reqid and requirement.level is not Level.UNIQUE for requirement in policy.requirements):
+        # Dumps show such ids, which other programs gave; libipsec's text has them behind unique only.
+        raise IpsecError(EIPSEC_INVAL_ARGUMENT, "a request id belongs to unique: unique:N")
     succeed()
     return policies.write(policies.describe(policy), chosen)
 

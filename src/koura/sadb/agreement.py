@@ -89,6 +89,7 @@ class Agreement:
     offload_interface: str = ""
     seq: int = 0  # sadb_msg_seq of the request that created it
     pid: int = 0  # sadb_msg_pid likewise
+    is_negotiated: bool = field(default=False, compare=False)  # by a key manager, with keys made for it
     extra: tuple[tuple[int, bytes], ...] = ()  # PF_KEY extensions that we keep and do not understand
     # What every packet asks of the fields above.
     is_tunnel: bool = field(init=False, repr=False, compare=False)

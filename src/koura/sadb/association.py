@@ -17,7 +17,21 @@ from koura.entropy import Entropy
 from koura.errors import Bug, Errno, Refused
 from koura.moment import Moment
 from koura.sadb.agreement import Agreement, SaFlags
-from koura.sadb.hot import EPOCH, IV_LEFT, IV_NEXT, SEQUENCE_END, SEQUENCE_LAST, SOFT_TOLD, STATE, UNLIMITED, WINDOW_TOP, Arena, Hot
+from koura.sadb.hot import (
+    EPOCH,
+    IV_LEFT,
+    IV_NEXT,
+    SEQUENCE_END,
+    SEQUENCE_LAST,
+    SEQUENCE_RESERVED,
+    SOFT_TOLD,
+    STATE,
+    UNLIMITED,
+    WINDOW_TOP,
+    Arena,
+    Hot,
+)
+from koura.sadb.ledger import Ledger, Past
 from koura.sadb.replay import Numbers, Window
 from koura.saindex import Protocol
 
@@ -99,6 +113,12 @@ class Association:
         return self.hot.words[STATE] in _USABLE
 
     @property
+    def awaits_grant(self) -> bool:
+        """Whether it has no number to send with until the ledger grants it some."""
+        words = self.hot.words
+        return self.has_ledger and words[SEQUENCE_LAST] >= words[SEQUENCE_END] and words[SEQUENCE_LAST] >= words[SEQUENCE_RESERVED]
+
+    @property
     def last_sequence(self) -> int:
         """The highest number its 32- or 64-bit counter can reach."""
         return UNLIMITED if self.agreement.has_esn else LAST32
@@ -158,6 +178,7 @@ class Makings:
     entropy: Entropy
     has_ledger: bool = False  # numbers must be granted before they are used
     ipcomp_level: int = 6
+    ledger: Ledger | None = None  # where numbers and windows go on
     support: Support = Support.ANY  # which drivers may serve (M40); an SA keeps the one it was made with
 
 
@@ -169,18 +190,20 @@ def larval(agreement: Agreement, makings: Makings, at: Moment) -> Association:
 def create(agreement: Agreement, makings: Makings, at: Moment) -> Association:
     """A mature SA. Raises Refused for a bad combination, key, or missing algorithm, before anything is taken."""
     check(agreement)
+    past = _recall(agreement, makings)
     session, digest, compressor = _open(agreement, makings)
     sa = Association(agreement, makings.arena.take(), at, None, session, digest, compressor)
-    _start(sa, makings)
+    _start(sa, makings, past)
     return sa
 
 
 def key(sa: Association, agreement: Agreement, makings: Makings) -> None:
     """Makes a larval SA mature. Raises Refused with the SA as it was."""
     check(agreement)
+    past = _recall(agreement, makings)
     sa.session, sa.digest, sa.compressor = _open(agreement, makings)
     sa.agreement = agreement
-    _start(sa, makings)
+    _start(sa, makings, past)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +242,7 @@ def resume(left: Left, makings: Makings) -> Association:
         words[SEQUENCE_LAST] = min(int(words[SEQUENCE_LAST]) + RESUME_SEQUENCE, sa.last_sequence)
         words[IV_NEXT] = (int(words[IV_NEXT]) + RESUME_IV) & UNLIMITED
         words[IV_LEFT] -= min(int(words[IV_LEFT]), RESUME_IV)
-    sa.has_ledger = makings.has_ledger
+    sa.has_ledger = _is_counted(agreement, makings)
     sa.window = Window(hot, agreement.window_packets, _numbers(agreement), highest=int(words[WINDOW_TOP]))
     return sa
 
@@ -235,16 +258,25 @@ def _open(agreement: Agreement, makings: Makings) -> tuple[Session | None, Diges
     return None, registry.digest(agreement.integrity, agreement.integrity_key, makings.support), None
 
 
-def _start(sa: Association, makings: Makings) -> None:
+def _start(sa: Association, makings: Makings, past: Past) -> None:
     agreement, words = sa.agreement, sa.hot.words
-    sa.has_ledger = makings.has_ledger
+    sa.has_ledger = _is_counted(agreement, makings)
     words[STATE] = State.MATURE
-    words[SEQUENCE_LAST] = agreement.sequence
-    words[SEQUENCE_END] = agreement.sequence if makings.has_ledger else sa.last_sequence
+    words[SEQUENCE_LAST] = last = min(max(agreement.sequence, past.sequence), sa.last_sequence)
+    words[SEQUENCE_END] = last if sa.has_ledger else sa.last_sequence
     # The IV is a counter of its own with a random start, never the sequence number: adding a key again repeats no nonce (S22).
-    words[IV_NEXT] = int.from_bytes(makings.entropy.octets(8), "big")
-    words[IV_LEFT] = 0 if makings.has_ledger else UNLIMITED
-    sa.window = Window(sa.hot, agreement.window_packets, _numbers(agreement), highest=agreement.sequence)
+    words[IV_NEXT] = int.from_bytes(makings.entropy.octets(8), "big") if past.iv is None else past.iv
+    words[IV_LEFT] = 0 if sa.has_ledger else UNLIMITED
+    sa.window = Window(sa.hot, agreement.window_packets, _numbers(agreement), highest=max(agreement.sequence, past.mark))
+
+
+def _is_counted(agreement: Agreement, makings: Makings) -> bool:
+    return makings.has_ledger and agreement.index.protocol in (Protocol.ESP, Protocol.AH)
+
+
+def _recall(agreement: Agreement, makings: Makings) -> Past:
+    """Raises Refused."""
+    return makings.ledger.recall(agreement) if makings.ledger is not None and _is_counted(agreement, makings) else Past()
 
 
 def _numbers(agreement: Agreement) -> Numbers:

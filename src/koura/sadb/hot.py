@@ -31,7 +31,8 @@ SOFT_TOLD = 13
 FAILED_REPLAY = 14
 FAILED_ICV = 15
 FAILED_OTHER = 16
-SPARE = 17
+SEQUENCE_RESERVED = 17  # outbound, with a ledger: what is on disk; from SEQUENCE_END on it can be drawn without waiting
+SPARE = 18
 
 UNLIMITED = (1 << 64) - 1
 Allocate = Callable[[int], memoryview]

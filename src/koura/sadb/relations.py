@@ -64,8 +64,11 @@ class Relations:
                 del self._filed[key]
 
     def serving(self, index: SaIndex, is_oldest: bool) -> Association | None:
-        """The usable SA that serves a wish."""
-        return self._newest(index, lambda sa: sa.is_usable, is_oldest)
+        """The usable SA that serves a wish. One that the ledger has granted no number yet stands back for one that can send."""
+        found = self._newest(index, lambda sa: sa.is_usable, is_oldest)
+        if found is None or not found.has_ledger or not found.awaits_grant:
+            return found
+        return self._newest(index, lambda sa: sa.is_usable and not sa.awaits_grant, is_oldest) or found
 
     def pair(self, src: bytes, dst: bytes, protocol: Protocol) -> Iterator[Association]:
         """Every SA of an address pair, oldest first."""

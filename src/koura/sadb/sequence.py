@@ -2,7 +2,7 @@
 
 from koura.errors import KouraError
 from koura.sadb.association import Association, may_cycle
-from koura.sadb.hot import IV_LEFT, IV_NEXT, SEQUENCE_END, SEQUENCE_LAST, UNLIMITED
+from koura.sadb.hot import IV_LEFT, IV_NEXT, SEQUENCE_END, SEQUENCE_LAST, SEQUENCE_RESERVED, UNLIMITED
 
 
 class Spent(KouraError):
@@ -26,7 +26,7 @@ def next_sequence(sa: Association) -> int:
             raise Spent
         words[SEQUENCE_LAST] = 1
         return 1
-    if last >= words[SEQUENCE_END]:
+    if last >= words[SEQUENCE_END] and not draw(sa):
         raise Ungranted
     if words[IV_LEFT] == 0 and _has_counter(sa):
         raise _out_of_ivs(sa)
@@ -45,11 +45,31 @@ def next_iv(sa: Association) -> int:
     return value
 
 
-def grant(sa: Association, sequence_end: int, iv_count: int) -> None:
-    """The ledger's word: numbers up to and with `sequence_end`, and `iv_count` IVs more. Never takes anything back."""
+def grant(sa: Association, sequence_end: int, iv_count: int, iv_from: int | None = None) -> None:
+    """The ledger's word: numbers up to and with `sequence_end`, and `iv_count` IVs more. No number is taken back.
+
+    iv_from: where those IVs begin. If that is not where the SA's end, it goes on there, and what it had left is never used.
+    """
     words = sa.hot.words
-    words[SEQUENCE_END] = max(int(words[SEQUENCE_END]), min(sequence_end, sa.last_sequence))
-    words[IV_LEFT] = min(int(words[IV_LEFT]) + iv_count, UNLIMITED)
+    words[SEQUENCE_RESERVED] = max(int(words[SEQUENCE_RESERVED]), min(sequence_end, sa.last_sequence))
+    if iv_count:
+        left = int(words[IV_LEFT])
+        if iv_from is not None and (int(words[IV_NEXT]) + left) & UNLIMITED != iv_from:
+            words[IV_NEXT], left = iv_from, 0
+        words[IV_LEFT] = min(left + iv_count, UNLIMITED)
+    if words[SEQUENCE_END] <= words[SEQUENCE_LAST]:
+        # Half of it, so that the other half is left when the next block is asked for.
+        reserved, last = int(words[SEQUENCE_RESERVED]), int(words[SEQUENCE_LAST])
+        words[SEQUENCE_END] = max(int(words[SEQUENCE_END]), reserved - (reserved - last) // 2)
+
+
+def draw(sa: Association) -> bool:
+    """At the end of what it may use, an SA goes on with what is reserved beyond. Whether it did: then the next block is to be asked for."""
+    words = sa.hot.words
+    if words[SEQUENCE_LAST] < words[SEQUENCE_END] or words[SEQUENCE_END] >= words[SEQUENCE_RESERVED]:
+        return False
+    words[SEQUENCE_END] = words[SEQUENCE_RESERVED]
+    return True
 
 
 def _out_of_ivs(sa: Association) -> KouraError:

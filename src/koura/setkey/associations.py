@@ -347,8 +347,8 @@ _OPTIONS: dict[str, _Option] = {
 def _encapsulation(cursor: Cursor, given: _Given, protocol: str, src: Endpoint, dst: Endpoint) -> Natt | None:
     """ESP in UDP: -natt, esp-udp, or ports behind both addresses."""
     natt = given.natt
-    if natt is not None and (src.port or dst.port):
-        raise cursor.wrong(given.at["-natt"], "-natt and ports behind the addresses say the same thing twice")
+    if natt is not None and (src.port or dst.port) and (src.port, dst.port) != (natt.sport, natt.dport):
+        raise cursor.wrong(given.at["-natt"], "-natt names other ports than the addresses do", "write the ports once")
     if natt is None and (protocol == "esp-udp" or src.port or dst.port):
         if bool(src.port) != bool(dst.port):
             raise cursor.wrong(1, "only one of the addresses has a port", "ESP in UDP needs both: A[4500] B[4500]")

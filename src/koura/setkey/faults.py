@@ -89,7 +89,8 @@ class Fault:
 
     def bsd(self) -> str:
         """The form FreeBSD's setkey prints, for programs that look for it."""
-        return f"line {self.line}: {self.why} at [{self.token}]\nparse failed, line {self.line}."
+        token = self.token if len(self.token) <= _MAX_SHOWN else self.token[:_MAX_SHOWN] + "..."
+        return f"line {self.line}: {self.why} at [{token}]\nparse failed, line {self.line}."
 
 
 def fault_at(source: Source, start: int, end: int, why: str, hint: str = "") -> Fault:

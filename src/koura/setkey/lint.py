@@ -17,13 +17,13 @@ from koura.sadb.association import Association, Makings
 from koura.sadb.database import Database as Sad
 from koura.sadb.hot import Arena
 from koura.saindex import SaIndex
-from koura.setkey.compile import compile
+from koura.setkey.compile import compile, numeric
 from koura.setkey.faults import NOWHERE, BadScript, Fault, Span, fault_at
 from koura.setkey.finding import Finding, Grade
 from koura.setkey.lint_policies import policy_findings
 from koura.setkey.lint_sas import sa_findings
 from koura.setkey.parse import Script
-from koura.setkey.statements import Delete, DeleteAll, Statement
+from koura.setkey.statements import Delete, DeleteAll, Hosts, Statement
 from koura.settings import Settings
 from koura.spd.database import Database as Spd
 from koura.spd.entry import Entry
@@ -84,6 +84,7 @@ class _Runner:
         self._sa_spans: dict[int, Span] = {}  # by the SA's place in the order of all
         self._policy_spans: dict[int, Span] = {}
         self._span = NOWHERE
+        self._has_names = False
         self._sad.noted = self._note_sa
         self._spd.noted = self._note_policy
         self.findings: list[Finding] = []
@@ -91,10 +92,9 @@ class _Runner:
     def do(self, statement: Statement) -> None:
         self._span = statement.span
         try:
-            messages = compile(statement, self._script.source)
+            messages = compile(statement, self._script.source, self._resolve)
         except BadScript as bad:
-            why = f"not looked at: {bad.faults[0].why}"
-            self.findings.append(Finding("name", Grade.NOTE, statement.span, why, "numeric addresses can be judged without a resolver"))
+            self.findings.append(self._unaddressed(statement, bad.faults[0]))
             return
         for message in messages:
             refused = self._ask(message)
@@ -103,6 +103,21 @@ class _Runner:
                     continue
                 why = f"an engine refuses this: {refused.why}"
                 self.findings.append(Finding("refused", Grade.ERROR, statement.span, why))
+
+    def _resolve(self, host: str, hosts: Hosts) -> tuple[bytes, ...]:
+        found = numeric(host, hosts)
+        self._has_names |= not found and not numeric(host, Hosts())
+        return found
+
+    def _unaddressed(self, statement: Statement, fault: Fault) -> Finding:
+        """A command that has no message: for a name that nobody looks up here, or for numbers that make no sense."""
+        if self._has_names:
+            self._has_names = False
+            why = f"not looked at: {fault.why}"
+            return Finding("name", Grade.NOTE, statement.span, why, "numeric addresses can be judged without a resolver")
+        text = self._script.source.text
+        start = text.index(fault.token, statement.span.start) if fault.token in text else statement.span.start
+        return Finding("address", Grade.ERROR, Span(start, start + len(fault.token), fault.line), fault.why, fault.hint)
 
     def _note_sa(self, sa: Association) -> None:
         self._sa_spans.setdefault(sa.order, self._span)

@@ -16,6 +16,7 @@ from koura.setkey.faults import BadScript, Fault, Source
 from koura.setkey.lexer import Command, Lexer
 from koura.setkey.statements import PolicyDump, PolicyFlush, Statement
 
+_BYTE_ORDER_MARK = "\ufeff"
 MAX_FAULTS = 100  # beyond so many, a text is no script
 
 
@@ -38,8 +39,8 @@ def parse(text: str, name: str = "") -> Script:
 
 
 def check(text: str, name: str = "") -> Script:
-    """The script as far as it can be read, with its faults; raises nothing."""
-    source = Source(text, name)
+    """The script as far as it can be read, with its faults; raises nothing. A byte order mark, as editors leave one, is no part of it."""
+    source = Source(text.removeprefix(_BYTE_ORDER_MARK), name)
     reader = _Reader(source)
     reader.read(0)
     faults = sorted(reader.faults + reader.lexer.faults, key=lambda fault: (fault.line, fault.column))

@@ -3,14 +3,16 @@
     policy   = direction [ prio ] [ action { request } ]        without action: discard, for deletions
     prio     = ("prio" | "priority") ( number | ("low" | "def" | "high") [ ("+" | "-") number ] )       (ipsec-tools)
     request  = proto "/" mode [ "/" [ ends ] [ "/" [ level ] ] ]
-    ends     = address [ port ] "-" address [ port ] | "me" "-" "any" | "any" "-" "me"                   port: "[" number "]"
+    ends     = address "-" address | address port "-" address port | "me" "-" "any" | "any" "-" "me"     port: "[" number "]"
     level    = ( "default" | "use" | "require" | "unique" ) [ (":" | "#") number ]
 
-Blanks and newlines may stand between any two words; a comma between requests is a blank. Written by hand: eleven short rules,
-each with its own words for what is wrong and what to type, which a generated parser's expectations do not give.
+Blanks and newlines may stand between any two words; commas and semicolons are blanks. Behind `transport//` must follow a level.
+Written by hand: eleven short rules, each with its own words for what is wrong and what to type, which a
+generated parser's expectations do not give.
 
 Priority. ipsec-tools writes larger for earlier; the field, and Policy.priority, is smaller for earlier: 0x80000000 - number, so
-`high` is 0x40000000. Text without the word takes the reader's default: 0 in FreeBSD's layout, 0x80000000 (`def`) in Linux's.
+`high` is 0x40000000. Text without the word takes the reader's default: 0 in FreeBSD's layout, 0x80000000 (`def`) in Linux's;
+but a direction alone has 0, and a priority of 0 is not shown.
 """
 
 import re
@@ -31,10 +33,11 @@ _PROTOCOLS = {protocol.name.lower(): protocol for protocol in Protocol}
 _MODES = {"transport": Mode.TRANSPORT, "tunnel": Mode.TUNNEL}
 _MODE_WORDS = {mode: mode.name.lower() for mode in (Mode.ANY, Mode.TRANSPORT, Mode.TUNNEL)} | {Mode.TCP_MD5: "tcp-md5"}
 _LEVELS = {level.name.lower(): level for level in Level}
-_TOKEN = re.compile(r"[A-Za-z0-9:._%#]+|\S")
+_TOKEN = re.compile(r"[A-Za-z0-9:._%#]+|[^\s,;]")
 _LEVEL = re.compile(r"([a-z]*)(?:([:#])(\d*))?", re.ASCII)
 _Ends = tuple[bytes, bytes, int, int]  # addresses and ports
 _NO_ENDS: _Ends = (b"", b"", 0, 0)
+_RESERVED = frozenset((*_DIRECTIONS, *_ACTIONS, *_PROTOCOLS, *_MODES, *_LEVELS, "me", "any", "prio", "priority", "/", "["))
 
 # libipsec's numbers for ipsec_strerror(3).
 INVALID_ARGUMENT, INVALID_ADDRESS, INVALID_PROTOCOL, INVALID_MODE, INVALID_LEVEL = 2, 6, 7, 8, 9
@@ -110,12 +113,13 @@ class _Parser:
             raise self._wrong(token, "a policy begins with its direction", hint="in or out (Linux also fwd)")
         if self._peek().text in ("prio", "priority"):
             self._priority = self._prio()
+        elif self._peek() is self._end:
+            return Policy(direction, Action.DISCARD, priority=PRIORITY_UNSET)
         token = self._take()
-        if token is self._end:
-            return Policy(direction, Action.DISCARD, priority=self._priority)
         action = _ACTIONS.get(token.text)
         if action is None:
-            raise self._wrong(token, f"no such action: {token.text}", hint="discard, none, ipsec, entrust or bypass")
+            why = f"no such action: {token.text}" if token.text else "an action is missing"
+            raise self._wrong(token, why, hint="discard, none, ipsec, entrust or bypass")
         requirements: list[Requirement] = []
         while (token := self._peek()) is not self._end:
             if action is not Action.IPSEC:
@@ -123,7 +127,6 @@ class _Parser:
             if len(requirements) == MAX_REQUIREMENTS:
                 raise self._wrong(token, f"more than {MAX_REQUIREMENTS} requests")
             requirements.append(self._request(direction))
-            self._skip(",")
         return Policy(direction, action, requirements=tuple(requirements), priority=self._priority)
 
     def _prio(self) -> int:
@@ -132,7 +135,7 @@ class _Parser:
         base = _PRIORITIES.get(first.text)
         if base is None:
             is_negative = self._skip("-")
-            base, offset = PRIORITY_DEFAULT, self._number(0x7FFF_FFFF, "a number, low, def or high")
+            base, offset = PRIORITY_DEFAULT, self._number(PRIORITY_DEFAULT, "a number, low, def or high")
         else:
             self._take()
             is_negative = self._peek().text == "-"
@@ -157,12 +160,12 @@ class _Parser:
         if protocol is None:
             raise self._wrong(start, f"no such protocol: {start.text}", INVALID_ARGUMENT, "esp, ah or ipcomp, as in esp/transport//require")
         mode = self._mode(start)
-        ends, level, reqid = _NO_ENDS, Level.DEFAULT, 0
+        ends, has_ends, level, reqid = _NO_ENDS, False, Level.DEFAULT, 0
         if self._skip("/"):
             if self._peek().text != "/" and self._is_end_next():
-                ends = self._ends(direction)
+                ends, has_ends = self._ends(direction), True
             if self._skip("/"):
-                level, reqid = self._level()
+                level, reqid = self._level(has_ends or mode is Mode.TUNNEL)
         if mode is Mode.TUNNEL and not ends[0]:
             raise self._wrong(start, "a tunnel needs its endpoints", INVALID_ADDRESS, "as in esp/tunnel/192.0.2.1-192.0.2.2/require")
         return Requirement(protocol, mode, level, reqid, *ends)
@@ -179,9 +182,9 @@ class _Parser:
         return mode
 
     def _is_end_next(self) -> bool:
-        """Whether endpoints follow a request's second slash, and not the next request, a comma or nothing."""
+        """Whether endpoints follow a request's second slash, and not the next request or nothing."""
         token = self._peek()
-        return token.text not in ("", ",") and token.text not in _PROTOCOLS
+        return token.text != "" and token.text not in _PROTOCOLS
 
     def _ends(self, direction: Direction) -> _Ends:
         first = self._peek()
@@ -191,9 +194,11 @@ class _Parser:
         if not self._skip("-"):
             raise self._wrong(self._peek(), "an endpoint is missing", hint="two addresses with a hyphen between: 192.0.2.1-192.0.2.2")
         dst, dport = self._address()
+        if (sport is None) != (dport is None):
+            raise self._wrong(first, "only one endpoint has a port", hint="both or none: 192.0.2.1[4500]-192.0.2.2[4500]")
         if len(src) != len(dst):
             raise self._wrong(first, "the endpoints are of two families", FAMILY_MISMATCH, "both IPv4 or both IPv6")
-        return src, dst, sport, dport
+        return src, dst, sport or 0, dport or 0
 
     def _me_any(self, direction: Direction) -> _Ends:
         first = self._take()
@@ -205,7 +210,7 @@ class _Parser:
                               "me-any for out, any-me for in")  # fmt: skip
         return _NO_ENDS
 
-    def _address(self) -> tuple[bytes, int]:
+    def _address(self) -> tuple[bytes, int | None]:
         token = self._take()
         if "%" in token.text:
             raise self._wrong(token, "an endpoint with a zone", INVALID_ADDRESS, "a request keeps no interface: use an address without %")
@@ -213,17 +218,22 @@ class _Parser:
             packed = address.parse(token.text)
         except ValueError:
             why = f"{token.text!r} is no address" if token.text else "an endpoint is missing"
-            raise self._wrong(token, why, SYSTEM_ERROR if token.text else INVALID_ARGUMENT, "numeric addresses only") from None
-        port = 0
+            code = INVALID_ADDRESS if token.text == "-" else SYSTEM_ERROR
+            raise self._wrong(
+                token, why, INVALID_ARGUMENT if not token.text or token.text in _RESERVED else code, "numeric addresses only"
+            ) from None
+        port = None
         if self._skip("["):
             port = self._number(65535, "a port in brackets: 192.0.2.1[4500]")
             if not self._skip("]"):
                 raise self._wrong(self._peek(), "a bracket is missing", hint="]")
         return packed, port
 
-    def _level(self) -> tuple[Level, int]:
+    def _level(self, may_lack: bool) -> tuple[Level, int]:
         token = self._peek()
-        if token is self._end or token.text == "," or token.text in _PROTOCOLS:
+        if token is self._end or token.text in _PROTOCOLS:
+            if not may_lack:
+                raise self._wrong(token, "a level is missing", hint="default, use, require, unique or unique:N")
             return Level.DEFAULT, 0
         self._take()
         found = _LEVEL.fullmatch(token.text)
@@ -245,7 +255,7 @@ def show(policy: Policy, delimiter: str = " ", with_priority: bool = False, with
     is shown with #, which we also read; so is a number behind other levels than unique (R28).
     """
     head = [_DIRECTION_WORDS[policy.direction]]
-    if with_priority:
+    if with_priority and policy.priority != PRIORITY_UNSET:
         head.append(_show_priority(policy.priority))
     head.append(policy.action.name.lower())
     return delimiter.join([" ".join(head), *(_show_request(requirement, with_ports) for requirement in policy.requirements)])
@@ -254,7 +264,8 @@ def show(policy: Policy, delimiter: str = " ", with_priority: bool = False, with
 def _show_request(requirement: Requirement, with_ports: bool) -> str:
     ends = ""
     if requirement.src:
-        ports = [f"[{port}]" if with_ports and port else "" for port in (requirement.sport, requirement.dport)]
+        has_ports = with_ports and (requirement.sport or requirement.dport)
+        ports = [f"[{port}]" if has_ports else "" for port in (requirement.sport, requirement.dport)]
         ends = f"{address.show(requirement.src)}{ports[0]}-{address.show(requirement.dst)}{ports[1]}"
     reqid = ""
     if requirement.reqid:

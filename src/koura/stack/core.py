@@ -57,6 +57,7 @@ from koura.sadb import sequence
 from koura.sadb.association import Makings
 from koura.sadb.database import Database as Sadb
 from koura.sadb.hot import Arena
+from koura.sadb.ledger import Ledger
 from koura.settings import Settings
 from koura.spd.database import Database as Spd
 from koura.stack.keymanagement import KeyManagement
@@ -122,6 +123,8 @@ def _support(settings: Settings) -> Support:
 class Stack:
     """One stack. `has_ledger`: SAs send nothing until numbers are granted to them (notice Granted). `rule`: the filter on enc0.
 
+    ledger: what is known of keys from before; who has one also has_ledger.
+
     arena: where the hot blocks live, if not in memory of its own; then who has it says when blocks may be used again (`quiesce`).
     acquires_from: the number before its first ACQUIRE's.
     fast: makes the fast path (koura.fast.path.FastPath); it and the reference then draw from one pool of entropy.
@@ -134,6 +137,7 @@ class Stack:
         registry: Registry | None = None,
         *,
         has_ledger: bool = False,
+        ledger: Ledger | None = None,
         rule: Rule | None = None,
         fast: MakeFast | None = None,
         arena: Arena | None = None,
@@ -145,16 +149,19 @@ class Stack:
         known = registry if registry is not None else registries.default()
         self.arena = arena if arena is not None else Arena()
         self._owns_arena = arena is None
-        makings = Makings(known, self.arena, entropy, has_ledger, self._settings.ipcomp_level, _support(self._settings))
+        makings = Makings(
+            known, self.arena, entropy, has_ledger or ledger is not None, self._settings.ipcomp_level, ledger, _support(self._settings)
+        )
         self.sadb = Sadb(makings, lambda: self._settings.limits)
         self.spd = Spd(self._settings.limits.policies)
         self.counters = Counters()
         self.report = Report(self.counters)
         self.tap = Tap()
+        self.filter = Filter(rule)
         self._keys = KeyManagement(self.sadb, self._settings, acquires_from)
         self.server = Server(Parts(self.sadb, self.spd, entropy, known), self._settings, self._keys.settled, self._keys.failed)
         self._plane = Plane(
-            self.sadb, self.spd, Tally(self.counters), self._settings, entropy, self._keys, self.tap, Filter(rule)
+            self.sadb, self.spd, Tally(self.counters), self._settings, entropy, self._keys, self.tap, self.filter
         )
         self._keys.connect(self.server, self._plane.events)
         self._outbound = Outbound(self._plane)
@@ -261,10 +268,12 @@ class Stack:
         plane = self._plane
         plane.generation += not isinstance(notice, _NO_NEWS_FOR_FLOWS)
         match notice:
-            case Granted(slot, epoch, sequence_end, iv_count):
+            case Granted(slot, epoch, sequence_end, iv_count, iv_from):
                 sa = self.sadb.by_handle(slot, epoch)
                 if sa is not None:
-                    sequence.grant(sa, sequence_end, iv_count)
+                    if sa.awaits_grant:
+                        self.sadb.relation_changed(sa.agreement.index)  # from now on it serves
+                    sequence.grant(sa, sequence_end, iv_count, iv_from)
                     self._outbound.granted(slot, epoch, at)
             case SocketPolicy(socket, policy, is_privileged):
                 self.spd.set_socket(socket, policy, at, is_privileged)

@@ -38,6 +38,7 @@ from koura.reasons import (
     SA_UNGRANTED,
     Discarded,
 )
+from koura.sadb import sequence
 from koura.sadb.association import Association
 from koura.saindex import Direction, Protocol, SaIndex
 from koura.settings import Settings
@@ -225,6 +226,8 @@ class Outbound:
         context = plane.context(at)
         for number, step in enumerate(steps):
             self._check_enabled(step.sa, plane.settings)
+            if step.sa.has_ledger and sequence.draw(step.sa):
+                plane.events.append(Wanted(step.sa.slot, step.sa.epoch))
             if number:
                 plane.tally.event("out_bundlesa", packet)
             plane.show_outbound(_BEFORE, step.sa, packet)

@@ -203,3 +203,12 @@ def test_what_the_senders_refuse(engine: Engine, tmp_path: Path) -> None:
     lib.pfkey_set_softrate(1, 0)
     assert lib.pfkey_get_softrate(1) == 100
     lib.pfkey_set_softrate(1, 80)
+
+
+def test_what_only_dumps_show_is_no_text_of_libipsec() -> None:
+    with pytest.raises(lib.IpsecError) as raised:
+        lib.ipsec_set_policy("out ipsec esp/transport//require:5")
+    assert raised.value.code == 2
+    with pytest.raises(lib.IpsecError):
+        lib.ipsec_set_policy("out ipsec esp/tunnel/gate.example-192.0.2.1/require")
+    assert lib.ipsec_strerror() == "Name or service not known"

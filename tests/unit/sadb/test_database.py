@@ -16,7 +16,7 @@ from koura.sadb.acquire import Acquires
 from koura.sadb.agreement import Agreement, Limits, SaFlags
 from koura.sadb.association import NEXT, Happened, State
 from koura.sadb.database import Database
-from koura.sadb.hot import IV_LEFT, IV_NEXT, PACKETS, SEQUENCE_END, SEQUENCE_LAST, WINDOW_TOP
+from koura.sadb.hot import IV_LEFT, IV_NEXT, PACKETS, SEQUENCE_LAST, SEQUENCE_RESERVED, WINDOW_TOP
 from koura.saindex import Mode, Protocol, SaIndex
 from koura.secret import Secret
 from koura.settings import KeySettings
@@ -278,7 +278,7 @@ def test_with_a_ledger_nothing_goes_before_it_is_granted_and_blocks_never_overla
     assert numbers[-1] <= 15
     assert len(set(taken)) == len(taken) <= 6
     sequence.grant(sa, 1 << 70, 1 << 70)
-    assert sa.hot.words[SEQUENCE_END] == LAST32
+    assert sa.hot.words[SEQUENCE_RESERVED] == LAST32
     assert sa.hot.words[IV_LEFT] == (1 << 64) - 1
 
 

@@ -102,7 +102,9 @@ def test_lifetimes_arrive() -> None:
 
 @pytest.mark.covers("M12")
 def test_nat_traversal_in_both_spellings() -> None:
-    around = one_sa(f"{SA} -natt 10.0.0.1[4500] 10.0.0.2[31000] -natt_mtu 500 {KEY};").agreement.encapsulation
+    natt = "-natt 10.0.0.1[4500] 10.0.0.2[31000] -natt_mtu 500"
+    around = one_sa(f"{SA} {natt} {KEY};").agreement.encapsulation
+    assert around == one_sa(f"add 192.0.2.1[4500] 192.0.2.2[31000] esp-udp 0x1000 {natt} {KEY};").agreement.encapsulation
     assert around is not None
     assert (around.sport, around.dport, around.oai, around.oar, around.frag_octets) == (
         4500, 31000, bytes((10, 0, 0, 1)), bytes((10, 0, 0, 2)), 500,
@@ -193,6 +195,7 @@ BAD = [
     (SA + f"-align 8 {KEY}", "-align means nothing to esp"),
     (SA + f"-m transport -m tunnel {KEY}", "-m is given twice"),
     (SA + f"-natt 10.0.0.1 10.0.0.2 {KEY}", "a UDP port is missing"),
+    (f"add 10.0.0.1[4500] 10.0.0.2[7] esp 0x1000 -natt 10.0.0.1[4500] 10.0.0.2[8] {KEY}", "-natt names other ports than the addresses do"),
     (SA + f"-natt_mtu 500 {KEY}", "-natt_mtu without -natt"),
     (SA + f"-ctx 1 1 x {KEY}", "security contexts (-ctx) are not supported"),
     (f"add 192.0.2.1 192.0.2.2 ah-old 0x1000 -r 4 -A keyed-md5 {key(16)}", "replay prevention cannot be used with ah/esp-old"),
@@ -238,3 +241,15 @@ def test_warnings_hinder_nothing() -> None:
     script = check(f'{SA}-E simple "";\ndelete 192.0.2.1 192.0.2.2 esp 0x1000 -m any;')
     assert not script.faults
     assert [fault.why for fault in script.warnings] == ["obsolete algorithm", "mode is obsolete"]
+
+
+def test_a_byte_order_mark_and_crlf_change_nothing() -> None:
+    text = f"{SA} -r 4 {KEY};\r\n{SP} any -P out ipsec\r\n esp/transport//require;\r\n"
+    assert parse("\ufeff" + text).statements == parse(text).statements
+    assert len(parse(text).statements) == 2
+
+
+def test_a_long_word_is_told_short() -> None:
+    (fault,) = check("a" * 100_000).faults
+    assert len(fault.bsd()) < 300
+    assert len(str(fault)) < 600

@@ -68,8 +68,8 @@ def test_what_libipsec_refuses_is_refused_with_its_error(text: str, error: str) 
         ("out", "out discard"),
         ("out ipsec esp/transport", "out ipsec esp/transport//default"),
         ("out ipsec esp/transport/", "out ipsec esp/transport//default"),
-        ("out ipsec esp/transport//", "out ipsec esp/transport//default"),
-        ("out ipsec esp/transport/ ah/transport// esp/transport", "out ipsec" + " {}/transport//default" * 3),
+        ("out ipsec esp/transport/ ah/transport/, esp/transport;", "out ipsec" + " {}/transport//default" * 3),
+        ("out ipsec esp/tunnel/10.0.0.1-10.0.0.2/", "out ipsec esp/tunnel/10.0.0.1-10.0.0.2/default"),
         ("out\nipsec\n\tesp / tunnel / 10.0.0.1 - 10.0.0.2 / use", "out ipsec esp/tunnel/10.0.0.1-10.0.0.2/use"),
         ("out ipsec esp/transport/me-any/require", "out ipsec esp/transport//require"),
         ("in ipsec esp/transport/any-me/require", "in ipsec esp/transport//require"),
@@ -106,6 +106,7 @@ def test_ports_are_hidden_unless_asked_for_and_the_delimiter_is_the_callers() ->
         ("out prio low - 5 none", 0xC0000005, "low - 5"),
         ("out prio - 7 none", 0x80000007, "def - 7"),
         ("out prio -7 none", 0x80000007, "def - 7"),
+        ("out prio low - 1073741823 none", 0xFFFFFFFF, "low - 1073741823"),
         ("out prio 2147483647 none", 1, "high + 1073741823"),
         ("out prio -2147483647 none", 0xFFFFFFFF, "low - 1073741823"),
     ],
@@ -140,7 +141,14 @@ def test_priority_words_put_high_first(text: str, priority: int, shown: str) -> 
         ("out ipsec esp/transport/any-me/use", 25, 17, "any-me does not fit out"),
         ("out ipsec esp/transport/any-any/use", 25, 2, "an endpoint is missing"),
         ("in ipsec esp/tunnel/10.0.0.1/use", 29, 2, "an endpoint is missing"),
-        ("in ipsec esp/tunnel/10.0.0.1-/use", 30, 26, "is no address"),
+        ("in ipsec esp/tunnel/10.0.0.1-/use", 30, 2, "is no address"),
+        ("in ipsec esp/tunnel/-10.0.0.1/use", 21, 6, "is no address"),
+        ("in ipsec esp/transport/require", 24, 2, "is no address"),
+        ("in ipsec esp/tunnel/10.0.0.1[7]-10.0.0.2/use", 21, 2, "only one endpoint has a port"),
+        ("in ipsec esp/transport//", 25, 2, "a level is missing"),
+        ("in ipsec esp/transport// ah/transport//use", 26, 2, "a level is missing"),
+        ("in prio 5", 10, 2, "an action is missing"),
+        ("in prio 2147483649 none", 9, 2, "too large"),
         ("in ipsec esp/tunnel/10.0.0.1-::1/use", 21, 24, "two families"),
         ("in ipsec esp/tunnel/fe80::1%em0-fe80::2/use", 21, 6, "with a zone"),
         ("in ipsec esp/tunnel/10.0.0.1[x]-10.0.0.2/use", 30, 2, "a number is missing"),
@@ -151,7 +159,7 @@ def test_priority_words_put_high_first(text: str, priority: int, shown: str) -> 
         ("in prio low - 1073741824 none", 9, 2, "out of range"),
         ("in ipsec" + " esp/transport//use" * 5, 86, 2, "more than 4"),
         ("in ipsec esp/transport//use/", 28, 2, "no such protocol: /"),
-        ("in ipsec esp/transport//use;", 28, 2, "no such protocol: ;"),
+        ("in ipsec esp/transport//use; in none", 30, 2, "no such protocol: in"),
     ],
 )
 def test_a_fault_says_where_and_what_to_type(text: str, column: int, code: int, why: str) -> None:
@@ -176,6 +184,14 @@ def test_any_text_is_a_policy_or_a_fault(seed: int) -> None:
             assert 0 <= fault.start < fault.end <= len(text) + 1, text
         else:
             assert parse(show(policy, with_priority=True, with_ports=True)) == policy
+
+
+def test_no_priority_is_shown_as_nothing() -> None:
+    """As libipsec has it: a direction alone, and a priority so high that the field is 0."""
+    for text, shown in (("out", "out discard"), ("out prio high + 1073741824 none", "out none"), ("out prio 2147483648 none", "out none")):
+        policy = parse(text, PRIORITY_DEFAULT)
+        assert policy.priority == PRIORITY_UNSET
+        assert show(policy, with_priority=True) == shown
 
 
 def test_the_directions_and_actions() -> None:
