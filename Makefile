@@ -39,7 +39,7 @@ fuzz: $(TEST_STAMP)
 packages:
 	@tools/debian-packages
 
-$(STAMP): pyproject.toml setup.py tools/environment
+$(STAMP): pyproject.toml setup.py tools/environment $(wildcard src/koura/fast/*.p*)
 	@PYTHON="$(PYTHON)" tools/environment "$(VENV)" ".[compress]"
 	@touch $@
 

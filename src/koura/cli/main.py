@@ -30,6 +30,7 @@ COMMANDS: dict[str, str] = {
     "bench": "bench",
 }
 
+_SENTENCE = 200  # characters of a command's line in the list
 DONE, FAILED, USAGE, BAD_DATA, NO_PERMISSION = 0, 1, 64, 65, 77
 
 
@@ -55,6 +56,16 @@ class _Commands(click.Group):
         found = importlib.import_module(f"koura.cli.{module}").command
         assert isinstance(found, click.Command)
         return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Each command with its whole first sentence, which click would cut."""
+        rows = []
+        for name in self.list_commands(ctx):
+            command = self.get_command(ctx, name)
+            assert command is not None
+            rows.append((name, command.get_short_help_str(_SENTENCE)))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -1,12 +1,16 @@
 """Which native pieces of the fast path are here, and an engine of them. Without any, the reference works alone."""
 
 import importlib
+from importlib import resources
+from importlib.machinery import SourceFileLoader
 from typing import Any
 
 from koura.entropy import Pooled
 from koura.errors import KouraError
 
 _MODULES = {"ipsec-mb": "koura.fast._mb", "openssl": "koura.fast._crypto"}  # the preferred first
+_SOURCES = (".pyx", ".pxd", ".pxi")
+_SLACK_S = 60.0  # An installer writes both within seconds, in any order.
 PUNT, FORWARD, BYPASS, DISCARD, DELIVER = 0, 1, 2, 3, 4  # koura.fast.flows.Kind
 
 
@@ -33,9 +37,23 @@ def why_not() -> str:
         importlib.import_module("koura.fast._burst")
     except ImportError:
         return "the extension was not built: a C compiler and Cython were missing when Koura was installed"
+    built, written = _times()
+    if written > built + _SLACK_S:
+        return "the extension is older than its sources: build it again (make demo, or pip install -e .)"
     if not found():
         return "no crypto driver was built: neither ipsec-mb (libipsec-mb-dev) nor OpenSSL's headers (libssl-dev) were there"
     return ""
+
+
+def _times() -> tuple[float, float]:
+    """When the oldest extension was built, and its youngest source written, where sources are here at all; (0, 0) where nobody can say."""
+    loader = __spec__.loader
+    if not isinstance(loader, SourceFileLoader):
+        return 0.0, 0.0
+    files = [str(file) for file in resources.files("koura.fast").iterdir()]
+    written = [loader.path_stats(file)["mtime"] for file in files if file.endswith(_SOURCES)]
+    built = [loader.path_stats(file)["mtime"] for file in files if file.endswith(".so")]
+    return min(built, default=0.0), max(written, default=0.0) if built else 0.0
 
 
 def hands(burst: Any, tun: int) -> Any:
