@@ -46,14 +46,17 @@ def why_not() -> str:
 
 
 def _times() -> tuple[float, float]:
-    """When the oldest extension was built, and its youngest source written, where sources are here at all; (0, 0) where nobody can say."""
+    """When something was built here last, and a source written last; (0, 0) where nobody can say.
+
+    A build leaves alone what needs no building, so the youngest extension tells when all were looked at.
+    """
     loader = __spec__.loader
     if not isinstance(loader, SourceFileLoader):
         return 0.0, 0.0
     files = [str(file) for file in resources.files("koura.fast").iterdir()]
     written = [loader.path_stats(file)["mtime"] for file in files if file.endswith(_SOURCES)]
     built = [loader.path_stats(file)["mtime"] for file in files if file.endswith(".so")]
-    return min(built, default=0.0), max(written, default=0.0) if built else 0.0
+    return max(built, default=0.0), max(written, default=0.0) if built else 0.0
 
 
 def hands(burst: Any, tun: int) -> Any:

@@ -10,6 +10,10 @@ from scapy.layers.inet import IP, TCP, UDP, IPOption_Router_Alert
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrHopByHop, RouterAlert
 from scapy.packet import Raw
 
+from koura.fast import drivers
+
+if drivers.why_not():
+    pytest.skip(f"no fast path here: {drivers.why_not()}", allow_module_level=True)
 io = pytest.importorskip("koura.fast._io", reason="the extension was not built here: no compiler, or no Cython")
 
 VNET = struct.Struct("=BBHHHH")
