@@ -29,6 +29,7 @@ from koura.host.entropy import System
 from koura.host.loop import Loop, Timer
 from koura.moment import Moment
 from koura.notices import KeySocketGone, KeySocketOpened
+from koura.pfkey.numbers import Type
 from koura.sadb.ledger import Ledger
 from koura.stack import Stack
 from koura.traffic.outcome import Event, ToKeySocket
@@ -115,6 +116,8 @@ class Engine:
     def _request(self, record: Record) -> None:
         life = self._alive
         number = record.number
+        if self._packets is not None and len(record.body) > 1 and record.body[1] == Type.DELETE:
+            self._packets.drain()
         answer = life.stack.control(number, record.body, self._clock.now())
         life.book.note_socket(number)
         why = answer.refused.why if answer.refused is not None else ""

@@ -14,7 +14,7 @@ from koura.errors import Malformed
 from koura.notices import Granted
 from koura.sadb import hot
 from koura.sadb.association import Association, State
-from koura.sadb.ledger import Entry, Ledger
+from koura.sadb.ledger import FIRST_BLOCK, Entry, Ledger
 from koura.sadb.ledger import Kind as Line
 from koura.stack import Stack
 from koura.traffic.outcome import Event, Wanted
@@ -51,7 +51,10 @@ class Grants:
         self._gone += self._mark(sa)
 
     def _noted_new(self, sa: Association) -> None:
-        if sa.has_ledger and sa.state is not State.LARVAL and sa.awaits_grant:
+        if not sa.has_ledger or sa.state is State.LARVAL:
+            return
+        is_fresh = sa.agreement.is_negotiated and sa.hot.words[hot.SEQUENCE_RESERVED] <= sa.agreement.sequence + FIRST_BLOCK
+        if is_fresh or sa.awaits_grant:
             self._new[sa.slot, sa.epoch] = None
 
     def take(self, events: Iterable[Event]) -> list[Record]:

@@ -1,5 +1,6 @@
 """The engine's packets: attachments of inherited descriptors in its loop, between them the pump."""
 
+import select
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -16,6 +17,8 @@ from koura.notices import LocalAddresses, PathMtu
 from koura.stack import Stack
 from koura.traffic.outcome import Event
 
+DRAIN_ROUNDS = 256  # more than any socket's queue has bursts; who sends without end is not waited for
+
 
 class Packets:
     """What moves packets for one engine. `tell(events)`: what is not about packets; `moved`: after each burst."""
@@ -25,14 +28,29 @@ class Packets:
         self._ends = ends.attach(opened)
         self._paths: dict[bytes, int] = {}
         self.pump = Pump(stack, clock, self._ends, tell) if not opened[0].is_native else FastPump(stack, clock, self._ends, tell)
+        self._arrivals: dict[int, Callable[[int], None]] = {}
         if isinstance(self.pump, FastPump):
             for is_ipv4, one in self._ends.native.items():
-                loop.watch(one.fileno(), partial(_trains, self.pump, is_ipv4))
+                self._arrivals[one.fileno()] = partial(_trains, self.pump, is_ipv4)
             for is_ipv4, one in self._ends.native_esp.items():
-                loop.watch(one.fileno(), partial(_esp, self.pump, is_ipv4))
-        loop.watch(self._ends.protected.fileno(), self.pump.outbound_ready)
+                self._arrivals[one.fileno()] = partial(_esp, self.pump, is_ipv4)
         for one in self._ends.unprotected:
-            loop.watch(one.fileno(), partial(_arrived, self.pump, one))
+            self._arrivals[one.fileno()] = partial(_arrived, self.pump, one)
+        loop.watch(self._ends.protected.fileno(), self.pump.outbound_ready)
+        for descriptor, arrived in self._arrivals.items():
+            loop.watch(descriptor, arrived)
+
+    def drain(self) -> None:
+        """What has arrived by now is received before whatever comes next: an SA that is deleted opens its last packets first."""
+        waiting = select.poll()
+        for descriptor in self._arrivals:
+            waiting.register(descriptor, select.POLLIN)
+        for _ in range(DRAIN_ROUNDS):
+            ready = waiting.poll(0)
+            if not ready:
+                return
+            for descriptor, events in ready:
+                self._arrivals[descriptor](events)
 
     def addresses(self, asked: Mapping[str, Any], at: Moment) -> None:
         """Which addresses are this host's."""

@@ -31,7 +31,7 @@ from koura.sadb.hot import (
     Arena,
     Hot,
 )
-from koura.sadb.ledger import Ledger, Past
+from koura.sadb.ledger import FIRST_BLOCK, Ledger, Past
 from koura.sadb.replay import Numbers, Window
 from koura.saindex import Protocol
 
@@ -264,9 +264,13 @@ def _start(sa: Association, makings: Makings, past: Past) -> None:
     words[STATE] = State.MATURE
     words[SEQUENCE_LAST] = last = min(max(agreement.sequence, past.sequence), sa.last_sequence)
     words[SEQUENCE_END] = last if sa.has_ledger else sa.last_sequence
+    words[IV_LEFT] = 0 if sa.has_ledger else UNLIMITED
+    if sa.has_ledger and agreement.is_negotiated and past == Past():
+        # A key made for this SA, seen for the first time: it begins at once, so that a rekey under load waits for no disk.
+        words[SEQUENCE_END] = words[SEQUENCE_RESERVED] = min(last + FIRST_BLOCK, sa.last_sequence)
+        words[IV_LEFT] = FIRST_BLOCK
     # The IV is a counter of its own with a random start, never the sequence number: adding a key again repeats no nonce (S22).
     words[IV_NEXT] = int.from_bytes(makings.entropy.octets(8), "big") if past.iv is None else past.iv
-    words[IV_LEFT] = 0 if sa.has_ledger else UNLIMITED
     sa.window = Window(sa.hot, agreement.window_packets, _numbers(agreement), highest=max(agreement.sequence, past.mark))
 
 

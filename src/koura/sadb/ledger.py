@@ -116,7 +116,8 @@ class Ledger:
         start = count = 0
         if _has_counter(agreement) and words[IV_LEFT] < IV_BLOCK // 2:
             of_key = self._of_key(agreement)
-            start, count = self._values.get((Kind.IV, of_key), int(words[IV_NEXT])), IV_BLOCK
+            start = self._values.get((Kind.IV, of_key), (int(words[IV_NEXT]) + int(words[IV_LEFT])) & UNLIMITED)
+            count = IV_BLOCK
             changes.append(Entry(Kind.IV, of_key, (start + count) & UNLIMITED))
         for change in changes:
             self.put(change)

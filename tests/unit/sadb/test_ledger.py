@@ -135,9 +135,27 @@ def test_when_earlier_times_are_lost_static_keys_of_counter_modes_are_refused() 
     assert "--accept-lost-state" in refused.value.why
     assert len(sad) == 0
     sad.add(suite(3), AT)
-    given = suite(1)
-    negotiated = Agreement(given.index, given.spi, given.encryption, given.encryption_key, is_negotiated=True)
-    sad.add(negotiated, AT)
+    sad.add(negotiated(1), AT)
+
+
+def negotiated(number: int) -> Agreement:
+    given = suite(number)
+    return Agreement(given.index, given.spi, given.encryption, given.encryption_key, is_negotiated=True)
+
+
+@pytest.mark.covers("S22")
+def test_a_negotiated_key_begins_at_once_and_no_iv_comes_twice_when_its_block_comes() -> None:
+    ledger = Ledger(KEY)
+    sad = database(ledger)
+    sa = sad.add(negotiated(0), AT)
+    assert not sa.awaits_grant
+    ivs = [sequence.next_iv(sa) for _ in range(5)]
+    block, _ = ledger.reserve(sa.agreement, sa.hot, sa.last_sequence)
+    ivs += [sequence.next_iv(sa) for _ in range(5)]
+    sequence.grant(sa, block.sequence_end, block.iv_count, block.iv_from)
+    ivs += [sequence.next_iv(sa) for _ in range(FIRST_BLOCK)]
+    assert len(set(ivs)) == len(ivs)
+    assert sad.add(negotiated(1), AT).awaits_grant, "its key is known"
 
 
 def test_an_sa_that_waits_for_its_first_numbers_stands_back_for_one_that_can_send() -> None:

@@ -1,0 +1,76 @@
+"""Gateways of a row with Koura in host mode and an IKE daemon under `koura run`; what they counted afterwards."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from koura.daemon.launch import Running
+from tests.live.kit.gateways import Row, run
+from tests.live.kit.programs import PATIENCE_S, command
+
+IKED = shutil.which("iked") or "/usr/sbin/iked"
+TOML = '[host]\nports = []\n[sysctl]\n"net.koura.mss_clamp" = 1\n'
+
+
+def daemon(gateway: str, home: Path, toml: str = TOML) -> Running:
+    """A daemon in host mode in `gateway`; its sockets are in `home`/koura."""
+    home.mkdir(exist_ok=True)
+    (home / "koura.toml").write_text(toml)
+    return Running(home / "koura", "-c", str(home / "koura.toml"), prefix=("ip", "netns", "exec", gateway))
+
+
+@contextmanager
+def iked(gateway: str, home: Path, conf: str, *options: str) -> Iterator[Path]:
+    """iked under `koura run`; its log."""
+    (home / "iked.conf").write_text(conf)
+    (home / "iked.conf").chmod(0o600)
+    words = command(home / "koura", IKED, "-d", "-v", "-f", str(home / "iked.conf"), "-s", str(home / "iked.sock"), *options)
+    with (home / "log").open("wb") as log:
+        process = subprocess.Popen(["ip", "netns", "exec", gateway, *words], stdout=log, stderr=log, cwd=home)
+        try:
+            yield home / "log"
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(PATIENCE_S)
+
+
+@contextmanager
+def two_iked(hosts: Row, home: Path, lifetime_s: int) -> Iterator[tuple[Running, Running]]:
+    """Both gateways connected. The first rekeys; the second leaves it to it, so that they do not do so at the same moment."""
+    with ExitStack() as stack:
+        daemons = [stack.enter_context(daemon(gateway, home / str(n))) for n, gateway in enumerate(hosts.gateways, 1)]
+        for here, there, mode, life in ((2, 1, "passive", 3600), (1, 2, "active", lifetime_s)):
+            conf = (
+                f'ikev2 "row" {mode} esp from 10.77.{here}.0/24 to 10.77.{there}.0/24 local 192.0.2.{here} peer 192.0.2.{there} '
+                f'childsa enc aes-128-ctr auth hmac-sha1 srcid g{here}.test dstid g{there}.test lifetime {life} psk "for-this-test-only"\n'
+            )
+            stack.enter_context(iked(hosts.gateways[here - 1], home / str(here), conf))
+        answers(hosts.host_a, "10.77.2.2", (home / "1" / "log").read_text)
+        yield daemons[0], daemons[1]
+
+
+def answers(host: str, target: str, what_happened: object) -> None:
+    """Until the other side answers a ping. Raises AssertionError with the log after a minute."""
+    deadline = time.monotonic() + PATIENCE_S
+    while subprocess.run(["ip", "netns", "exec", host, "ping", "-c", "1", "-W", "1", target], capture_output=True, check=False).returncode:
+        assert time.monotonic() < deadline, what_happened() if callable(what_happened) else what_happened
+
+
+def esp_counters(of: Running) -> dict[str, int]:
+    """netstat -s of ESP."""
+    words = [sys.executable, "-m", "koura", "stat", "-p", "esp", "--json", "--socket", str(of.directory)]
+    found = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)["esp"]
+    return {name: int(value) for name, value in found.items()}
+
+
+def dropped_by_the_kernel(gateway: str) -> int:
+    """Packets that no socket or TUN of the gateway had room for."""
+    raw = sum(int(line.split()[-1]) for line in run(gateway, "cat", "/proc/net/raw").splitlines()[1:])
+    link = json.loads(run(gateway, "ip", "-s", "-j", "link", "show", "dev", "koura0"))[0]["stats64"]
+    return raw + int(link["tx"]["dropped"]) + int(link["rx"]["dropped"])
