@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.koura-ready
 TEST_STAMP := $(VENV)/.koura-test-ready
 
-.PHONY: demo test packages test-slow lint conformance docs bench fuzz clean
+.PHONY: demo test packages test-slow lint conformance docs bench fuzz sanitize clean
 
 demo: $(STAMP)
 	@$(BIN)/koura demo
@@ -34,6 +34,9 @@ bench: $(TEST_STAMP)
 
 fuzz: $(TEST_STAMP)
 	@tools/fuzz $(BIN)
+
+sanitize: $(TEST_STAMP)
+	@tools/sanitize $(BIN)
 
 # Before the environment: the fast path is built against what is here by then.
 packages:

@@ -156,11 +156,12 @@ class Pair:
 
     def compare(self) -> None:
         """Everything that packets change."""
-        mine, theirs = (_state(stack) for stack in self.both)
+        mine, theirs = (state(stack) for stack in self.both)
         assert mine == theirs
 
 
-def _state(stack: Stack) -> dict[str, object]:
+def state(stack: Stack) -> dict[str, object]:
+    """Everything that packets change in a stack."""
     return {
         "counters": (dict(stack.counters.endings()), dict(stack.counters.others())),
         "hot": [bytes(sa.hot.words) for sa in stack.sadb],
