@@ -2,6 +2,7 @@
 
 import pytest
 
+from koura.errors import Refused
 from koura.fast import drivers
 from koura.saindex import Direction, Protocol
 from koura.traffic.outcome import Forward
@@ -66,3 +67,14 @@ def _summed(packet: bytes, kind: str) -> bytes:
 
 def test_a_driver_was_found() -> None:
     assert drivers.found()
+
+
+def test_the_tree_says_which_drivers_serve_and_what_makes_it_stand_aside() -> None:
+    pair = Pair(1, [], [])
+    assert pair.reference.read("net.koura.fast") == "off"
+    name, version = next(iter(drivers.found().items()))
+    assert pair.fast.read("net.koura.fast").startswith(f"{name} {version}")
+    pair.fast.tune("net.inet.ipsec.test_replay", "1")
+    assert pair.fast.read("net.koura.fast") == "off: test_replay or test_integrity is set"
+    with pytest.raises(Refused):
+        pair.fast.tune("net.koura.fast", "1")

@@ -22,6 +22,7 @@ from koura.daemon.records import Kind, Record, pack, unpack
 from koura.daemon.taps import Taps, Watcher
 from koura.daemon.verbs import Verbs
 from koura.errors import Bug
+from koura.fast import drivers
 from koura.fast.path import FastPath
 from koura.host import memory
 from koura.host.clock import Clock
@@ -86,6 +87,9 @@ class Engine:
             System(), journal.settings(self._kept), arena=self._memory.arena(slots), fast=FastPath if ends.is_fast() else None,
             acquires_from=self._incarnation * ACQUIRES_OF_AN_ENGINE, ledger=self._ledger,
         )  # fmt: skip
+        if stack.fast_path is None:
+            why = drivers.why_not() or f"{ends.NO_FAST} is set"
+            stack.report.states["fast"] = lambda: f"off: {why}"
         book = Journal(stack)
         self._life = life = _Life(stack, book, Verbs(stack, book), Taps(self._loop, stack))
         failed = book.resume(self._kept, at)

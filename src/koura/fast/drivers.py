@@ -13,6 +13,8 @@ _SOURCES = (".pyx", ".pxd", ".pxi")
 _SLACK_S = 60.0  # An installer writes both within seconds, in any order.
 PUNT, FORWARD, BYPASS, DISCARD, DELIVER = 0, 1, 2, 3, 4  # koura.fast.flows.Kind
 
+MOST_PORTS = 16  # koura.fast.engine's PORTS
+
 
 class Absent(KouraError):
     """The fast path is not here; the text says what is missing."""

@@ -76,6 +76,24 @@ class FastPath:
         """Where the engine knows this SA. Raises KeyError where it does not."""
         return self._places[sa.slot][0]
 
+    def describe(self) -> str:
+        """The drivers, the preferred first; or what makes it stand aside now."""
+        plane, settings = self._plane, self._plane.settings
+        for is_so, why in (
+            (plane.tap.is_open, "a capture is open on enc0"), (plane.filter.rule is not None, "a packet filter is set on enc0"),
+            (settings.test_replay or settings.test_integrity, "test_replay or test_integrity is set"),
+            (self._is_asked(), "net.key.spdcache counts every question"),
+            (len(self._ports) > drivers.MOST_PORTS, "ESP in UDP on too many ports"),
+        ):  # fmt: skip
+            if is_so:
+                return f"off: {why}"
+        return ", ".join(f"{name} {version}" for name, version in drivers.found().items() if not self.names or name in self.names)
+
+    def _is_asked(self) -> bool:
+        """The SPD's own cache counts every question: then every packet asks."""
+        key = self._plane.settings.key
+        return bool(key.spdcache_maxentries) and len(self._plane.spd) >= key.spdcache_threshold
+
     # -- bursts --------------------------------------------------------------------------------------------------------
 
     def outbound(self, packets: list[bytes], start: int, origin: Origin, at: Moment) -> list[Outcome]:
@@ -123,9 +141,7 @@ class FastPath:
             settings = plane.settings
             self._ports = plane.ports | plane.sadb.udp_ports()
             is_known = self._burst.configure(settings, sorted(self._ports))
-            # The SPD's own cache counts every question: then every packet asks.
-            is_asked = settings.key.spdcache_maxentries and len(plane.spd) >= settings.key.spdcache_threshold
-            self._is_on = bool(is_known) and not (settings.test_replay or settings.test_integrity or is_asked)
+            self._is_on = bool(is_known) and not (settings.test_replay or settings.test_integrity or self._is_asked())
         return self._is_on and not plane.tap.is_open and plane.filter.rule is None
 
     # -- learning ------------------------------------------------------------------------------------------------------

@@ -103,6 +103,10 @@ class Fast(Protocol):
 
     def learn_inbound(self, packet: bytes, outcome: Outcome, at: Moment) -> None: ...
 
+    def describe(self) -> str:
+        """Its drivers, or `off` and why."""
+        ...
+
     def settle(self) -> None: ...
 
     def begin(self) -> bool: ...
@@ -167,6 +171,8 @@ class Stack:
         self._outbound = Outbound(self._plane)
         self._inbound = Inbound(self._plane)
         self._fast = fast(self._plane, self._outbound, self._inbound, pool) if fast is not None and pool is not None else None
+        if self._fast is not None:
+            self.report.states["fast"] = self._describe_fast
         self._generation = 0
         self._at = Moment(0)
 
@@ -174,6 +180,11 @@ class Stack:
     def fast_path(self) -> Fast | None:
         """The fast path, if there is one."""
         return self._fast
+
+    def _describe_fast(self) -> str:
+        if self.sadb.tcp_keys:
+            return "off while there are TCP-MD5 keys"
+        return self._fast.describe() if self._fast is not None else "off"
 
     # -- packets -------------------------------------------------------------------------------------------------------
 

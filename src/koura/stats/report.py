@@ -4,6 +4,8 @@ One table, FIELDS. A field counts every Reason whose `bsd` column names it, and 
 report cannot say anything else than the endings do. Clearing (sysctl) moves the zero of one protocol, not the counters.
 """
 
+from collections.abc import Callable
+
 from koura.reasons import ENDINGS
 from koura.stats.counters import Counters
 
@@ -73,16 +75,21 @@ for _row in ENDINGS:
 
 
 class Report:
-    """What one stack's counters say in BSD's words."""
+    """What one stack's counters say in BSD's words. `states`: a word about how it runs, asked for each time."""
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
+        self.states: dict[str, Callable[[], str]] = {"fast": lambda: "off"}
         self._zero: dict[str, dict[str, int]] = {}
 
     def read(self, protocol: str) -> dict[str, int]:
         """Every counter of ipsec, ipsec6, esp, ah or ipcomp since it was cleared, by field, in netstat's order; `hist.NAME` last."""
         zero = self._zero.get(protocol, {})
         return {field: count - zero.get(field, 0) for field, count in self._raw(protocol).items()}
+
+    def state(self, name: str) -> str:
+        """`fast`: the fast path's drivers, or that it is off and why."""
+        return self.states[name]()
 
     def clear(self, protocol: str) -> None:
         """Count from here on."""

@@ -12,6 +12,7 @@ class Kind(Enum):
 
     TUNABLE = "tunable"  # an integer in Settings
     COUNTERS = "counters"  # the counters of a protocol: read; writing zero clears them
+    STATE = "state"  # a word about how this stack runs; never written
     FIXED = "fixed"  # an integer that says what was built in; never written
 
 
@@ -27,7 +28,8 @@ class Rule(Enum):
 class Node:
     """One node.
 
-    where: the path of the value in Settings, for TUNABLE; the protocol whose counters they are, for COUNTERS.
+    where: the path of the value in Settings, for TUNABLE; the protocol whose counters they are, for COUNTERS;
+    what is asked for, for STATE.
     least, most: the values it takes, as shown. words: what some values mean, for help and for faults.
     scale: what is stored is the shown value times this (units that differ from Settings').
     mib: its integer name, () where it never had a fixed one (FreeBSD hands those out at run time).
@@ -55,7 +57,7 @@ class Node:
         """The values it takes, in words."""
         if self.kind is Kind.COUNTERS:
             return "only 0, which clears them"
-        if self.kind is Kind.FIXED:
+        if self.kind in (Kind.FIXED, Kind.STATE):
             return "nothing: it cannot be set"
         between = f"{self.least} to {self.most}"
         return f"{between} ({self.words})" if self.words else between

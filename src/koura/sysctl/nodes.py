@@ -153,6 +153,7 @@ def _ours() -> Iterator[Node]:
         yield Node(f"net.koura.limits.{name}", f"limit: {sentence}", ("limits", name), least=1, most=most, is_ours=True)
     yield Node("net.koura.limits.larval_hold_ms", "limit: milliseconds that packets wait for keys", ("limits", "larval_hold_ns"), least=0,
                most=60_000, scale=1_000_000, is_ours=True)  # fmt: skip
+    yield Node("net.koura.fast", "the fast path: its crypto drivers, or `off` and why", ("fast",), Kind.STATE, is_ours=True)
     yield Node("kern.features.ipsec", "IPsec is here", (), Kind.FIXED)
     yield Node("kern.features.ipsec_natt", "and NAT traversal", (), Kind.FIXED)
 

@@ -29,6 +29,10 @@ class Counters(Protocol):
         """Begin anew at zero."""
         ...
 
+    def state(self, name: str) -> str:
+        """A word about how the stack runs: `fast`."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -85,6 +89,8 @@ def value(settings: Settings, node: Node, counters: Counters | None = None) -> s
     """The value of a node, as text."""
     if node.kind is Kind.FIXED:
         return str(node.value)
+    if node.kind is Kind.STATE:
+        return counters.state(node.where[0]) if counters is not None else ""
     if node.kind is Kind.COUNTERS:
         return " ".join(f"{field}={count}" for field, count in counters.read(node.where[0]).items()) if counters is not None else ""
     return str(_get(settings, node))
@@ -114,7 +120,7 @@ def set_value(settings: Settings, name: str, text: str, counters: Counters | Non
     """
     node = _node(name)
     number = _integer(node, text)
-    if node.kind is Kind.FIXED:
+    if node.kind in (Kind.FIXED, Kind.STATE):
         raise Refused(Errno.EPERM, f"{node.name} cannot be set")
     if node.is_boot_time and not is_boot:
         raise Refused(Errno.EPERM, f"{node.name} is set at start only: put it into the configuration")
