@@ -49,6 +49,9 @@ VERBS: Mapping[str, Verb] = {
         Verb("filter-list", only_reads=True),
         Verb("filter-del", {"number": int}),
         Verb("filter-flush"),
+        Verb("tunnel-add", {"name": str, "reqid": int, "local": str, "remote": str}, {"addresses": list, "mtu": int}),
+        Verb("tunnel-del", {"name": str}),
+        Verb("tunnel-list", only_reads=True),
         Verb("reload"),
         Verb("down"),
     )

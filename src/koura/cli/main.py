@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "capture": "capture",
     "filter": "filter",
     "bench": "bench",
+    "tunnel": "tunnel",
 }
 
 _SENTENCE = 200  # characters of a command's line in the list

@@ -42,6 +42,7 @@ def command(
     try:
         text = config.read_text() if config is not None else ""
         chosen = configs.read(place.directory(directory), text, str(config), tunables)
+        chosen = dataclasses.replace(chosen, source=config)
         if file is not None:
             chosen = dataclasses.replace(chosen, file=file)
         if pfkey_path is not None:

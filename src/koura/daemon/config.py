@@ -4,6 +4,7 @@
     [pfkey]    path = "...", mode = "0660", group = "ipsec"     who is in the group may do what root may
     [status]   group = "koura"
     [host]     interface = "koura0", mtu = 1500, addresses = ["10.0.0.1/24"], ports = [4500], guard = true
+    [[tunnel]] name = "ipsec0", reqid = 100, local = "192.0.2.1", remote = "192.0.2.2", addresses = ["10.9.0.1/30"], mtu = 1400
     [enc]      interface = "enc0", always = false
     [rootless] interface = "koura0", device = "auto", mtu = 1500, addresses = ["10.1.1.5/32"], port = 4500
     [sysctl]   "net.inet.ipsec.dfbit" = 2
@@ -19,6 +20,7 @@ from typing import Any
 from koura.client import place
 from koura.errors import KouraError, Refused
 from koura.settings import Settings
+from koura.spd.policy import MAX_MANUAL_REQID
 from koura.sysctl import tree
 
 STATUS_GROUP = "koura"
@@ -30,9 +32,11 @@ _TABLES: Mapping[str, Mapping[str, type]] = {
     "pfkey": {"path": str, "mode": str, "group": str},
     "status": {"group": str},
     "host": {"interface": str, "mtu": int, "addresses": list, "ports": list, "guard": bool},
+    "tunnel": {"name": str, "reqid": int, "local": str, "remote": str, "addresses": list, "mtu": int},
     "enc": {"interface": str, "always": bool},
     "rootless": {"interface": str, "device": str, "mtu": int, "addresses": list, "port": int},
 }
+TUNNEL_MTU = 1400
 DEVICES = ("auto", "tun", "veth")
 
 
@@ -63,6 +67,18 @@ class RootlessConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class TunnelConfig:
+    """A virtual tunnel interface: if_ipsec(4), M22. local, remote: packed."""
+
+    name: str
+    reqid: int
+    local: bytes
+    remote: bytes
+    addresses: tuple[tuple[bytes, int], ...] = ()
+    mtu_octets: int = 1400
+
+
+@dataclass(frozen=True, slots=True)
 class EncConfig:
     """enc(4) as an interface. is_always: packets are shown there even if nobody is seen to look."""
 
@@ -86,10 +102,22 @@ class Config:
     enc: EncConfig | None = None
     state: Path | None = None  # where the ledger is; None: by `directory` (daemon.ledger)
     accepts_lost_state: bool = False
+    tunnels: tuple[TunnelConfig, ...] = ()
+    source: Path | None = None  # koura.toml, to be read again
 
     @property
     def pfkey(self) -> Path:
         return self.pfkey_path or self.directory / place.PFKEY
+
+
+    def fresh_tunnels(self) -> "tuple[TunnelConfig, ...]":
+        """The tunnels in koura.toml as it is now. Raises BadConfig."""
+        if self.source is None:
+            return self.tunnels
+        try:
+            return read(self.directory, self.source.read_text(), str(self.source)).tunnels
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadConfig(f"{self.source}: {error.strerror if isinstance(error, OSError) else 'not text'}") from error
 
 
 def read(directory: Path, text: str = "", name: str = "", tunables: tuple[str, ...] = ()) -> Config:
@@ -100,7 +128,8 @@ def read(directory: Path, text: str = "", name: str = "", tunables: tuple[str, .
         raise BadConfig(f"{name}: {error}") from error
     wanted = said.pop("sysctl", {})
     for table, values in said.items():
-        _check(name, table, values)
+        for one in values if table == "tunnel" and isinstance(values, list) else [values]:
+            _check(name, table, one)
     state = said.get("daemon", {}).get("state")
     daemon, pfkey, status = (said.get(table, {}) for table in ("daemon", "pfkey", "status"))
     return Config(
@@ -115,6 +144,7 @@ def read(directory: Path, text: str = "", name: str = "", tunables: tuple[str, .
         _rootless(name, said.get("rootless", {})),
         _enc(name, said) if "enc" in said else None,
         Path(state) if state is not None else None,
+        tunnels=tuple(tunnel(f"{name}: tunnel", one) for one in _tunnels(name, said)),
     )
 
 
@@ -140,6 +170,34 @@ def _rootless(name: str, said: Mapping[str, Any]) -> RootlessConfig:
     return RootlessConfig(interface, device, mtu_octets, _addresses(where, said), port)
 
 
+def _tunnels(name: str, said: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    found = said.get("tunnel", [])
+    if not isinstance(found, list):
+        raise BadConfig(f"{name}: write [[tunnel]], in two pairs of brackets: there may be many")
+    if found and "host" not in said:
+        raise BadConfig(f"{name}: [[tunnel]] is for [host]: its packets leave by the host's sockets")
+    for key in ("name", "reqid"):
+        values = [one.get(key) for one in found]
+        twins = [value for value in values if values.count(value) > 1]
+        if twins:
+            raise BadConfig(f"{name}: two tunnels with {key} = {twins[0]!r}")
+    return found
+
+
+def tunnel(where: str, said: Mapping[str, Any]) -> TunnelConfig:
+    """One table [[tunnel]]. Raises BadConfig."""
+    missing = [key for key in ("name", "reqid", "local", "remote") if key not in said]
+    if missing:
+        raise BadConfig(f"{where}.{missing[0]} is missing")
+    name, mtu = _interface(where, {"mtu": TUNNEL_MTU, **said, "interface": said["name"]})
+    if not 0 < said["reqid"] <= MAX_MANUAL_REQID:
+        raise BadConfig(f"{where}.reqid: {said['reqid']} is not between 1 and {MAX_MANUAL_REQID}")
+    ends = [_address(f"{where}.{key}", said[key], "192.0.2.1") for key in ("local", "remote")]
+    if len(ends[0][0]) != len(ends[1][0]) or ends[0] == ends[1] or any(bits != 8 * len(one) for one, bits in ends):
+        raise BadConfig(f"{where}: local and remote are two addresses of one family, not {said['local']} and {said['remote']}")
+    return TunnelConfig(name, said["reqid"], ends[0][0], ends[1][0], _addresses(where, said), mtu)
+
+
 def _enc(name: str, said: Mapping[str, Any]) -> EncConfig:
     """Raises BadConfig."""
     if "host" not in said:
@@ -161,14 +219,14 @@ def _interface(where: str, said: Mapping[str, Any]) -> tuple[str, int]:
 
 
 def _addresses(where: str, said: Mapping[str, Any]) -> tuple[tuple[bytes, int], ...]:
-    return tuple(_address(where, text) for text in said.get("addresses", ()))
+    return tuple(_address(f"{where}.addresses", text) for text in said.get("addresses", ()))
 
 
-def _address(where: str, text: object) -> tuple[bytes, int]:
+def _address(where: str, text: object, example: str = "10.0.0.1/24") -> tuple[bytes, int]:
     try:
         found = ipaddress.ip_interface(str(text))
     except ValueError as error:
-        raise BadConfig(f"{where}.addresses: {text!r} is no address; write it as 10.0.0.1/24") from error
+        raise BadConfig(f"{where}: {text!r} is no address; write it as {example}") from error
     return found.packed, found.network.prefixlen
 
 

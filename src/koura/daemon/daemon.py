@@ -22,7 +22,7 @@ from koura.control import Value
 from koura.daemon import admin, clients, harden, house, ledger
 from koura.daemon.admin import Admin, Asked
 from koura.daemon.clients import Client, Opened
-from koura.daemon.config import STATUS_GROUP, Config
+from koura.daemon.config import STATUS_GROUP, BadConfig, Config, TunnelConfig
 from koura.daemon.encface import EncFace
 from koura.daemon.house import Door, House
 from koura.daemon.keeper import Keeper, log
@@ -31,6 +31,7 @@ from koura.daemon.notify import Notifier
 from koura.daemon.peer import Credentials, Peer
 from koura.daemon.rootless import Rootless
 from koura.daemon.tenant import Tenant
+from koura.daemon.tunnels import Tunnels
 from koura.errors import Errno, Refused
 from koura.host.loop import Loop
 from koura.pfkey import dialect as dialects
@@ -59,6 +60,7 @@ class Daemon:
         self._admins: dict[Admin, None] = {}
         self._listeners: list[tuple[socket.socket, Callable[[socket.socket], None]]] = []
         self._enc: EncFace | None = None
+        self._tunnels: Tunnels | None = None
         self._is_up = False
         self._status = 0
 
@@ -87,6 +89,8 @@ class Daemon:
                 self._tenant.end()
             if self._enc is not None:
                 self._enc.close()
+            if self._tunnels is not None:
+                self._tunnels.close()
             if network is not None:
                 network.close()
         finally:
@@ -114,6 +118,9 @@ class Daemon:
             return None
         network.open()
         self._keeper.network = network
+        if self._config.host is not None and self._tenant is None:
+            self._tunnels = Tunnels(self._keeper.handover, network, log)
+            self._sync_tunnels(self._config.tunnels)
         if self._config.enc is not None and self._config.host is not None:
             try:
                 self._enc = EncFace(self._loop, self._config.enc, self._keeper.handover)
@@ -219,15 +226,31 @@ class Daemon:
     def _reload(self, done: Callable[[Mapping[str, Value]], None]) -> None:
         if not self._is_up:
             return
+        try:
+            tunnels = self._config.fresh_tunnels()
+        except BadConfig as error:
+            log(syslog.LOG_ERR, f"reload refused, nothing has changed: {error}")
+            done(control.refused(Refused(Errno.EINVAL, str(error))))
+            return
         self._notifier.reloading()
 
         def loaded(reply: Mapping[str, Value]) -> None:
             self._notifier.tell("READY=1")
+            if reply.get("ok") is True:
+                self._sync_tunnels(tunnels)
             if reply.get("ok") is not True:
                 log(syslog.LOG_ERR, f"reload refused, nothing has changed: {reply['why']}")
             done(reply)
 
         self._load(loaded)
+
+    def _sync_tunnels(self, wanted: tuple[TunnelConfig, ...]) -> None:
+        """Virtual tunnel interfaces as the configuration has them now; one that cannot be is logged."""
+        try:
+            if self._tunnels is not None:
+                self._tunnels.sync(wanted)
+        except Refused as error:
+            log(syslog.LOG_ERR, f"tunnel {error.why}")
 
     def _say(self, reply: Mapping[str, Value]) -> None:
         """The diff, for whoever started us."""
@@ -281,6 +304,10 @@ class Daemon:
         own = {"version": self._version, "clients": self._clients, "adopt": self._adopt, "capture": self._capture}.get(name)
         if own is not None:
             connection.reply([own(asked)])
+        elif name.startswith("tunnel-"):
+            if self._tunnels is None:
+                raise Refused(Errno.EOPNOTSUPP, f"{name}: tunnels are for a daemon with [host] in koura.toml")
+            connection.reply([self._tunnels.do(name, arguments)])
         elif name == "down":
             connection.reply([control.accepted(pid=os.getpid())])
             self._down()

@@ -15,6 +15,7 @@ from typing import Any
 from koura.daemon import ends, handover, journal
 from koura.daemon.ends import End
 from koura.daemon.grants import MARKS_S, Grants
+from koura.daemon.inner import Inner
 from koura.daemon.journal import Journal
 from koura.daemon.link import Link
 from koura.daemon.packets import Packets
@@ -91,7 +92,8 @@ class Engine:
             why = drivers.why_not() or f"{ends.NO_FAST} is set"
             stack.report.states["fast"] = lambda: f"off: {why}"
         book = Journal(stack)
-        self._life = life = _Life(stack, book, Verbs(stack, book), Taps(self._loop, stack))
+        inner = Inner(self._loop, stack, self._clock, lambda events: self._tell([], events))
+        self._life = life = _Life(stack, book, Verbs(stack, book), Taps(self._loop, stack), inner)
         failed = book.resume(self._kept, at)
         life.verbs.resume(self._kept)
         lines = [Record(Kind.LOG, syslog.LOG_ERR, line.encode()) for line in failed]
@@ -168,6 +170,7 @@ class Engine:
             life = self._alive
             self._packets = Packets(self._loop, life.stack, self._clock, self._ends, lambda events: self._tell([], events))
             self._packets.pump.watcher = Watcher(life.taps, life.verbs.filters)
+            life.inner.begin(self._packets.pump)
         if asked["do"] == "addresses":
             self._packets.addresses(asked, self._clock.now())
         else:
@@ -186,6 +189,12 @@ class Engine:
             taps.interface(said["name"], *descriptors)
         elif said["do"] == "listening":
             taps.listening(said["is_watched"])
+        elif said["do"] == "tunnel":
+            failed = self._alive.inner.add(said, descriptors[0])
+            if failed:
+                self._tell([Record(Kind.LOG, syslog.LOG_ERR, failed.encode())])
+        elif said["do"] == "tunnel-gone":
+            self._alive.inner.remove(said["name"])
 
     # -- what it says --------------------------------------------------------------------------------------------------
 
@@ -236,9 +245,10 @@ class Engine:
 class _Life:
     """What there is after START."""
 
-    __slots__ = ("book", "grants", "stack", "taps", "verbs")
+    __slots__ = ("book", "grants", "inner", "stack", "taps", "verbs")
 
-    def __init__(self, stack: Stack, book: Journal, verbs: Verbs, taps: Taps) -> None:
+    def __init__(self, stack: Stack, book: Journal, verbs: Verbs, taps: Taps, inner: Inner) -> None:
+        self.inner = inner
         self.taps = taps
         self.stack = stack
         self.book = book

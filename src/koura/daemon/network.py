@@ -68,6 +68,7 @@ class Network:
         self._bound: dict[bytes, SocketBound] = {}
         self._ports: dict[bytes, int] = {}
         self._is_changed = self._is_guard_due = self._is_settled = False
+        self._tunnels: tuple[str, ...] = ()
         self.ends: tuple[End, ...] = ()
         self._routes: Table | None = None
         self._host: routes.Routes | None = None
@@ -143,6 +144,12 @@ class Network:
             self._is_guard_due = True
             self._loop.after_s(GUARD_S, self._guard_now)
 
+    def trust(self, tunnels: tuple[str, ...]) -> None:
+        """Virtual tunnel interfaces: what comes out of them came protected."""
+        self._tunnels = tunnels
+        if self._is_settled:
+            self._guard_now()
+
     def _wanted(self) -> Iterable[routes.Wanted]:
         for policy in self._in(Direction.OUTBOUND):
             selector = policy.selector
@@ -155,7 +162,7 @@ class Network:
                 yield routes.Wanted(whole)
 
     def _in(self, direction: Direction) -> list[Policy]:
-        written = [one for one in self._policies.values() if one.policy.direction is direction and one.socket is None]
+        written = [one for one in self._policies.values() if _is_global(one, direction)]
         return [one.policy for one in sorted(written, key=lambda one: one.order)]
 
     # -- the guard -----------------------------------------------------------------------------------------------------
@@ -178,7 +185,8 @@ class Network:
         open_ports = {(one.protocol, one.port) for one in self._bound.values() if one.socket in bypassing and one.port}
         ports = {*self._config.ports, *self._ports.values()}
         said = guard.Said(
-            tuple(self._in(Direction.INBOUND)), self._settings, (self._config.interface,), tuple(sorted(ports)), tuple(sorted(open_ports)),
+            tuple(self._in(Direction.INBOUND)), self._settings, (self._config.interface, *self._tunnels), tuple(sorted(ports)),
+            tuple(sorted(open_ports)),
         )  # fmt: skip
         guard.load(guard.compile_rules(said))
 
@@ -202,10 +210,15 @@ class Network:
         if not self._is_settled:
             return
         peers = {
-            one.dst for policy in self._in(Direction.OUTBOUND) for one in policy.requirements if one.mode is Mode.TUNNEL and any(one.dst)
+            one.dst for written in self._policies.values() for one in written.policy.requirements
+            if written.policy.direction is Direction.OUTBOUND and one.mode is Mode.TUNNEL and any(one.dst)
         }  # fmt: skip
         sizes = {address.show(peer): self._routes.mtu_to(peer) for peer in sorted(peers)}
         self._say({"do": "paths", "default": self._routes.mtu_to(b""), "paths": sizes})
+
+
+def _is_global(one: Written, direction: Direction) -> bool:
+    return one.policy.direction is direction and one.socket is None and not one.policy.interface
 
 
 def _put(filed: dict[bytes, T], key: bytes, value: T | None) -> None:

@@ -206,6 +206,8 @@ class FastPath:
         place = None
         if outcome.history:
             applied = outcome.history[0]
+            if applied.reqid in self._plane.tunnels:
+                return  # which interface it comes out of is not the engine's to say
             sa = self._plane.sadb.by_spi(applied.dst, applied.protocol, applied.spi)
             place = self._place_of(sa) if sa is not None else None
             if place is None:

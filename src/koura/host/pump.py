@@ -60,6 +60,7 @@ class Pump:
         self._ends = ends
         self._tell = tell
         self.watcher: Watcher | None = None
+        self.place_of: Callable[[Deliver], Attachment | None] = lambda _outcome: None  # the interface behind an SA (M22)
 
     @property
     def _is_watched(self) -> bool:
@@ -91,11 +92,13 @@ class Pump:
             self._came(b"", self._stack.inbound(packets, self._clock.now()))
 
     def _went(self, results: Results) -> None:
+        self.went(results.outcomes, results.events)
+
+    def went(self, outcomes: tuple[Outcome, ...], events: tuple[Event, ...]) -> None:
         """A burst, one packet while somebody looks, is on its way out."""
-        self._leave(results.outcomes)
-        events = results.events
+        self._leave(outcomes)
         if self.watcher is not None and self.watcher.is_open:
-            self.watcher.sealed(results.outcomes, events)
+            self.watcher.sealed(outcomes, events)
             events = _unseen(events)
         self.happened(events)
 
@@ -132,9 +135,14 @@ class Pump:
 
     def _deliver(self, outcomes: Iterable[Outcome]) -> None:
         watcher = self.watcher
-        ready = [
-            outcome.packet for outcome in outcomes if isinstance(outcome, Deliver) and (watcher is None or watcher.lets_in(outcome))
-        ]  # fmt: skip
+        ready: list[bytes] = []
+        for outcome in outcomes:
+            if isinstance(outcome, Deliver) and (watcher is None or watcher.lets_in(outcome)):
+                place = self.place_of(outcome)
+                if place is None:
+                    ready.append(outcome.packet)
+                else:
+                    place.send([outcome.packet])
         if ready:
             self._ends.protected.send(ready)
 

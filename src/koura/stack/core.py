@@ -60,6 +60,7 @@ from koura.sadb.hot import Arena
 from koura.sadb.ledger import Ledger
 from koura.settings import Settings
 from koura.spd.database import Database as Spd
+from koura.spd.policy import Scope
 from koura.stack.keymanagement import KeyManagement
 from koura.stats.counters import Counters
 from koura.stats.report import Report
@@ -191,7 +192,7 @@ class Stack:
     def outbound(self, packets: Iterable[bytes], at: Moment, origin: Origin = LOCAL) -> Results:
         """Packets about to leave: one outcome each."""
         self._tick(at)
-        if self._fast is not None and not self.sadb.tcp_keys:
+        if self._fast is not None and not self.sadb.tcp_keys and not origin.interface:
             outcomes = self._fast_outbound(self._fast, list(packets), origin, at)
         else:
             outcomes = [self._outbound.send(packet, origin, at) for packet in packets]
@@ -313,6 +314,7 @@ class Stack:
             case InterfacePolicies(name, index, policies):
                 # An interface's number stands where other policies have their priority, as in FreeBSD's messages.
                 gone, come = self.spd.of_interface(name, (replace(policy, priority=index) for policy in policies), at)
+                plane.tunnels = frozenset(r.reqid for one in self.spd.entries(Scope.INTERFACE) for r in one.policy.requirements)
                 for entries, is_added in ((gone, False), (come, True)):
                     for entry in entries:
                         self._deliver(self.server.tell.announce(entry, is_added))

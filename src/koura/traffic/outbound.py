@@ -169,7 +169,7 @@ class Outbound:
         action = self.action(entry, summary.version)
         if entry is not None:
             entry.use(len(packet), at)
-        if action is Action.DISCARD:
+        if action is Action.DISCARD or (entry is None and origin.interface):
             raise Discarded(POLICY_OUT_DISCARD)
         if entry is None or action is not Action.IPSEC or is_neighbour_discovery(entry, flow, packet):
             return Bypass(self._as_it_came(packet, origin))
@@ -179,14 +179,16 @@ class Outbound:
         """Whether anything can happen to a packet at all: processing.md §2 step 1."""
         plane = self._plane
         has_own = origin.socket and plane.spd.socket_policy(origin.socket, Direction.OUTBOUND) is not None
-        return bool(has_own) or plane.settings.of(version).def_policy == 0 or plane.spd.has_policies(Direction.OUTBOUND)
+        return bool(has_own or origin.interface) or plane.settings.of(version).def_policy == 0 or plane.spd.has_policies(Direction.OUTBOUND)
 
     def entry(self, flow: Flow, packet: bytes, origin: Origin) -> Entry | None:
-        """The policy: the socket's own, else the SPD's first match; None: the default. R27."""
+        """The policy: the socket's own, else the interface's or the SPD's first match; None: the default. R27, M22."""
         plane = self._plane
         own = plane.spd.socket_policy(origin.socket, Direction.OUTBOUND) if origin.socket else None
         if own is not None:
             return own
+        if origin.interface:
+            return plane.spd.match(Direction.OUTBOUND, flow, origin.interface)
         entry = plane.match(Direction.OUTBOUND, flow)
         if entry is None and plane.settings.icmp_through_sa and not origin.is_forwarded:
             reverse = icmp.returning(packet)

@@ -12,11 +12,13 @@ class Origin:
 
     is_forwarded: in transit, not of this host. socket: the number of the socket that sent it, whose own policy goes first; 0: none known.
     fragment_octets: it came in fragments, the largest of which had so many octets (Deliver says so); 0: it came whole.
+    interface: the virtual tunnel interface it was routed to, whose policies alone decide (M22); '': none.
     """
 
     is_forwarded: bool = False
     socket: int = 0
     fragment_octets: int = 0
+    interface: str = ""
 
 
 LOCAL = Origin()

@@ -62,6 +62,7 @@ class Plane:
     sockets: Sockets = field(default_factory=Sockets)
     local: frozenset[bytes] | None = None
     ports: frozenset[int] = frozenset((natt.PORT,))
+    tunnels: frozenset[int] = frozenset()  # reqids of virtual tunnel interfaces
     events: list[Event] = field(default_factory=list)
     generation: int = 0  # moves with everything but policies and SAs that a flow's fate depends on
     out_fragments: Reassembly = field(default_factory=Reassembly)

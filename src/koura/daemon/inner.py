@@ -1,0 +1,141 @@
+"""Virtual tunnel interfaces in the engine: if_ipsec(4); reference order of processing as in FreeBSD's. M22, M37.
+
+    interface -> packet -> the interface's own policy (no look into the SPD) -> its SA -> wire
+    wire -> an SA of this reqid, between these ends -> the inner packet comes out of the interface
+
+Each has four policies of scope ifnet: in and out, IPv4 and IPv6, esp/tunnel/LOCAL-REMOTE/unique:REQID. A packet that is the
+tunnel's own outer one ended up here by a route into itself: it is dropped (ELOOP).
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from koura import address
+from koura.address import Prefix
+from koura.errors import Refused
+from koura.host.clock import Clock
+from koura.host.loop import Loop
+from koura.host.pump import Pump
+from koura.host.tun import Tun
+from koura.notices import InterfacePolicies
+from koura.saindex import Direction, Mode, Protocol
+from koura.spd.policy import Action, Level, Policy, Requirement, Scope
+from koura.spd.selector import Selector
+from koura.stack import Stack
+from koura.traffic import icmp
+from koura.traffic.outcome import Deliver, Event, Origin, TooBig
+
+Ends = tuple[int, bytes, bytes]  # reqid, source and destination of the inbound SA
+
+
+@dataclass(frozen=True, slots=True)
+class _Tunnel:
+    device: Tun
+    origin: Origin
+    outer: bytes  # addresses as they stand in an outer header
+
+
+class Inner:
+    """All of one engine. `tell(events)`: like a pump's."""
+
+    def __init__(self, loop: Loop, stack: Stack, clock: Clock, tell: Callable[[Iterable[Event]], None]) -> None:
+        self._loop = loop
+        self._stack = stack
+        self._clock = clock
+        self._tell = tell
+        self._tunnels: dict[str, _Tunnel] = {}
+        self._by_ends: dict[Ends, Tun] = {}
+        self._pump: Pump | None = None
+
+    def begin(self, pump: Pump) -> None:
+        """Packets may be read: by way of this pump."""
+        self._pump = pump
+        pump.place_of = self.place_of
+        for tunnel in self._tunnels.values():
+            self._watch(tunnel)
+
+    def add(self, said: Mapping[str, Any], descriptor: int) -> str:
+        """One came; '' or why it cannot be."""
+        local, remote = address.parse(said["local"]), address.parse(said["remote"])
+        name, reqid = said["name"], int(said["reqid"])
+        wanted = tuple(_policies(local, remote, reqid))
+        try:
+            if not self._has(name, wanted):
+                self._tell(self._stack.notice(InterfacePolicies(name, int(said["index"]), wanted), self._clock.now()))
+        except Refused as error:
+            return f"{name}: {error.why}"
+        tunnel = _Tunnel(Tun(name, descriptor), Origin(is_forwarded=False, interface=name), local + remote)
+        self._tunnels[name] = tunnel
+        self._by_ends[reqid, remote, local] = tunnel.device
+        if self._pump is not None:
+            self._watch(tunnel)
+        return ""
+
+    def _watch(self, tunnel: _Tunnel) -> None:
+        self._loop.watch(tunnel.device.fileno(), lambda _events: self._ready(tunnel))
+
+    def remove(self, name: str) -> None:
+        """One goes; the others do not notice."""
+        tunnel = self._tunnels.pop(name, None)
+        if tunnel is None:
+            return
+        for ends in [ends for ends, device in self._by_ends.items() if device is tunnel.device]:
+            del self._by_ends[ends]
+        self._loop.forget(tunnel.device.fileno())
+        tunnel.device.close()
+        self._tell(self._stack.notice(InterfacePolicies(name, 0), self._clock.now()))
+
+    def place_of(self, outcome: Deliver) -> Tun | None:
+        """Out of which interface a packet comes; None: none of ours. processing.md §10."""
+        if not outcome.history:
+            return None
+        last = outcome.history[-1]
+        if not last.was_tunnel or last.protocol is not Protocol.ESP:
+            return None
+        return self._by_ends.get((last.reqid, last.src, last.dst))
+
+    def losses(self) -> dict[str, dict[str, int]]:
+        return {
+            name: {"received": one.device.losses.received, "sent": one.device.losses.sent, **one.device.losses.lost}
+            for name, one in self._tunnels.items()
+        }
+
+    def _has(self, name: str, wanted: tuple[Policy, ...]) -> bool:
+        """Whether an engine before left these policies."""
+        standing = [entry.policy for entry in self._stack.spd.entries(Scope.INTERFACE) if entry.policy.interface == name]
+        return {(one.selector, one.requirements) for one in standing} == {(one.selector, one.requirements) for one in wanted}
+
+    def _ready(self, tunnel: _Tunnel) -> None:
+        """The host sent packets there."""
+        assert self._pump is not None
+        packets = tunnel.device.receive()
+        inside = [packet for packet in packets if not _is_outer(packet, tunnel.outer)]
+        if len(inside) < len(packets):
+            tunnel.device.losses.lose("ELOOP", len(packets) - len(inside))
+        for packet in inside:
+            results = self._stack.outbound([packet], self._clock.now(), tunnel.origin)
+            for event in results.events:
+                if isinstance(event, TooBig):
+                    self._say_too_big(tunnel, event)
+            self._pump.went(results.outcomes, tuple(event for event in results.events if not isinstance(event, TooBig)))
+
+    @staticmethod
+    def _say_too_big(tunnel: _Tunnel, event: TooBig) -> None:
+        source = event.packet[16:20] if event.packet[0] >> 4 == 4 else event.packet[24:40]
+        message = icmp.too_big(event.packet, event.mtu_octets, source)
+        if message is not None:
+            tunnel.device.send([message])
+
+
+def _is_outer(packet: bytes, outer: bytes) -> bool:
+    return (packet[12:20] if packet[0] >> 4 == 4 else packet[8:40]) == outer
+
+
+def _policies(local: bytes, remote: bytes, reqid: int) -> Iterable[Policy]:
+    for direction, src, dst in ((Direction.OUTBOUND, local, remote), (Direction.INBOUND, remote, local)):
+        for octets in (4, 16):
+            every = Prefix(bytes(octets), 0)
+            selector = Selector(direction, every, every)
+            request = Requirement(Protocol.ESP, Mode.TUNNEL, Level.UNIQUE, reqid, src, dst)
+            yield Policy(direction, Action.IPSEC, selector, (request,))
