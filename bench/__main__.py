@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable
 
-from bench import intercept, pfkey, reference, scale
+from bench import endtoend, intercept, pfkey, reference, scale
 from bench.machine import described
 from bench.table import Table, put
 
@@ -13,6 +13,7 @@ BENCHES: dict[str, Callable[[float], Iterable[Table]]] = {
     "scale": scale.run,
     "intercept": intercept.run,
     "pfkey": pfkey.run,
+    "endtoend": endtoend.run,
 }
 
 

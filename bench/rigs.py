@@ -1,0 +1,216 @@
+"""What end-to-end benchmarks run in: hosts as network namespaces, and what protects the traffic between two of them. Needs root."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+from koura.client.control import Control
+from koura.daemon.launch import Running
+
+GCM = "-E aes-gcm-16 0x0102030405060708090a0b0c0d0e0f1011121314"
+NULL = '-E null ""'
+CHARON = "/usr/lib/ipsec/charon"
+PATIENCE_S = 20.0
+OUTER, INNER = ("192.0.2.1", "192.0.2.2"), ("10.1.1.1", "10.2.2.2")
+
+
+class Missing(Exception):
+    """A peer, or what it needs, is not on this machine."""
+
+
+@dataclass(slots=True)
+class Rig:
+    """Two hosts. From `client` to `server` packets go protected between `near` and `far`; processes: whose work that is."""
+
+    client: str
+    server: str
+    near: str
+    far: str
+    processes: list[int] = field(default_factory=list)
+
+    def ticks(self) -> float:
+        """Seconds of processor time of the processes so far."""
+        total = 0.0
+        for pid in self.processes:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return total
+
+
+def run(*words: str) -> str:
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Missing(f"{' '.join(words)}: {done.stderr.strip() or done.returncode}")
+    return done.stdout
+
+
+def inside(host: str) -> tuple[str, ...]:
+    return ("ip", "netns", "exec", host)
+
+
+@contextmanager
+def hosts(*names: str) -> Iterator[list[str]]:
+    """Namespaces in a row, each joined to the next by a veth; TCP's congestion control is reno."""
+    made = [f"kb{name}{os.getpid()}" for name in names]
+    try:
+        for host in made:
+            run("ip", "netns", "add", host)
+            run("ip", "-n", host, "link", "set", "lo", "up")
+            run(*inside(host), "sysctl", "-qw", "net.ipv4.tcp_congestion_control=reno", "net.ipv4.ip_forward=1")
+        for left, right in pairwise(made):
+            run("ip", "-n", left, "link", "add", "right", "type", "veth", "peer", "name", "left", "netns", right)
+        yield made
+    finally:
+        for host in made:
+            subprocess.run(["ip", "netns", "del", host], check=False, capture_output=True)
+
+
+def address(host: str, link: str, text: str, *routes: str) -> None:
+    run("ip", "-n", host, "addr", "add", text, "dev", link)
+    run("ip", "-n", host, "link", "set", link, "up")
+    for route in routes:
+        run("ip", "-n", host, "route", "add", *route.split())
+
+
+def conf(us: int, extension: str, algorithm: str) -> str:
+    """The SAs of both ways and the policies of one side."""
+    them = 3 - us
+    lines = [
+        f"add 192.0.2.{one} 192.0.2.{3 - one} {extension} {0x1000 + one} -m tunnel -u {one} -r 128 {algorithm};" for one in (1, 2)
+    ]
+    for way, one, other in (("out", us, them), ("in", them, us)):
+        lines.append(f"spdadd 10.{one}.0.0/16 10.{other}.0.0/16 any -P {way} ipsec esp/tunnel/192.0.2.{one}-192.0.2.{other}/require;")
+    return "\n".join(lines) + "\n"
+
+
+def koura(stack: ExitStack, folder: Path, ends: list[str], script: Callable[[int], str], is_host: bool) -> list[int]:
+    """A daemon on each of two hosts; their engines."""
+    engines = []
+    for us, host in enumerate(ends, 1):
+        place = folder / f"{us}"
+        own = f'addresses = ["{INNER[us - 1]}/24"]\n' if is_host else ""
+        place.with_suffix(".toml").write_text(f"[host]\nmtu = 1400\n{own}")
+        place.with_suffix(".conf").write_text(script(us))
+        words = ("-c", str(place.with_suffix(".toml")), "-f", str(place.with_suffix(".conf")), "-q")
+        stack.enter_context(Running(place, *words, prefix=inside(host)))
+        with Control(place) as control:
+            engines.append(int(str(control.ask("version")["engine"])))
+    return engines
+
+
+@contextmanager
+def between(folder: Path, extension: str = "", algorithm: str = GCM) -> Iterator[Rig]:
+    """Two hosts with koura in host mode; without an extension header: nothing between them at all."""
+    with ExitStack() as stack:
+        ends = stack.enter_context(hosts("a", "b"))
+        for host, link, text in zip(ends, ("right", "left"), OUTER, strict=True):
+            address(host, link, f"{text}/24")
+        if not extension:
+            yield Rig(ends[0], ends[1], *OUTER)
+            return
+        engines = koura(stack, folder, ends, lambda us: conf(us, extension, algorithm), True)
+        yield Rig(ends[0], ends[1], *INNER, engines)
+
+
+@contextmanager
+def gateways(folder: Path, extension: str) -> Iterator[Rig]:
+    """Two gateways with koura, a host behind each; without an extension header: plain routing."""
+    with ExitStack() as stack:
+        left, one, two, right = ends = stack.enter_context(hosts("l", "a", "b", "r"))
+        address(left, "right", "10.1.1.1/24", "default via 10.1.1.254")
+        address(one, "left", "10.1.1.254/24")
+        address(one, "right", "192.0.2.1/24", "10.2.0.0/16 via 192.0.2.2")
+        address(two, "left", "192.0.2.2/24", "10.1.0.0/16 via 192.0.2.1")
+        address(two, "right", "10.2.2.254/24")
+        address(right, "left", "10.2.2.2/24", "default via 10.2.2.254")
+        engines = koura(stack, folder, ends[1:3], lambda us: conf(us, extension, GCM), False) if extension else []
+        yield Rig(left, right, *INNER, engines)
+
+
+@contextmanager
+def forwarder(_folder: Path) -> Iterator[Rig]:
+    """A TUN and a UDP socket on each host, and a loop between them that changes nothing: bench.forward."""
+    with ExitStack() as stack:
+        ends = stack.enter_context(hosts("a", "b"))
+        found = []
+        for us, host in enumerate(ends, 1):
+            address(host, ("right", "left")[us - 1], f"{OUTER[us - 1]}/24")
+            words = [*inside(host), sys.executable, "-m", "bench.forward", OUTER[2 - us]]
+            process = stack.enter_context(child(words, {}))
+            found.append(process.pid)
+            wait(lambda host=host: "tun0" in run("ip", "-n", host, "-br", "link"), "the forwarder's TUN")  # type: ignore[misc]
+            run("ip", "-n", host, "link", "set", "tun0", "mtu", "1400")
+            address(host, "tun0", f"{INNER[us - 1]}/24", f"10.{3 - us}.0.0/16 dev tun0")
+        yield Rig(ends[0], ends[1], *INNER, found)
+
+
+@contextmanager
+def child(words: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of ours; it is ended in the end."""
+    process = subprocess.Popen(words, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def wait(condition: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        if time.monotonic() > end:
+            raise Missing(f"{what} did not come")
+        time.sleep(0.05)
+
+
+def _charon_files(folder: Path, us: int) -> tuple[Path, Path, Path]:
+    """strongswan.conf, swanctl.conf and the control socket of one side."""
+    vici = folder / f"charon{us}.vici"
+    settings, connections = folder / f"strongswan{us}.conf", folder / f"swanctl{us}.conf"
+    settings.write_text(
+        "charon {\n load = random nonce openssl aes sha1 sha2 hmac kdf gcm kernel-libipsec kernel-netlink socket-default vici\n"
+        f" install_virtual_ip = no\n plugins {{\n vici {{\n socket = unix://{vici}\n }}\n kernel-libipsec {{\n load = yes\n }}\n }}\n}}\n"
+    )
+    them = 3 - us
+    connections.write_text(
+        f"connections {{\n t {{\n version = 2\n local_addrs = {OUTER[us - 1]}\n remote_addrs = {OUTER[them - 1]}\n"
+        f" proposals = aes128-sha256-modp2048\n local {{\n auth = psk\n id = h{us}\n }}\n remote {{\n auth = psk\n id = h{them}\n }}\n"
+        f" children {{\n net {{\n local_ts = 10.{us}.0.0/16\n remote_ts = 10.{them}.0.0/16\n esp_proposals = aes128gcm16\n"
+        " rekey_time = 0\n }\n }\n }\n}\n"
+        'secrets {\n ike-1 {\n id-a = h1\n id-b = h2\n secret = "only for this measurement"\n }\n}\n'
+    )
+    return settings, connections, vici
+
+
+@contextmanager
+def libipsec(folder: Path) -> Iterator[Rig]:
+    """strongSwan's own ESP in user space: kernel-libipsec, ESP in UDP, AES-128-GCM."""
+    if not Path(CHARON).exists() or shutil.which("swanctl") is None:
+        raise Missing("strongSwan is not here (Debian: strongswan-charon, strongswan-swanctl, libcharon-extra-plugins)")
+    with ExitStack() as stack:
+        ends = stack.enter_context(hosts("a", "b"))
+        found, files = [], []
+        for us, host in enumerate(ends, 1):
+            address(host, ("right", "left")[us - 1], f"{OUTER[us - 1]}/24")
+            run("ip", "-n", host, "addr", "add", f"{INNER[us - 1]}/24", "dev", "lo")
+            settings, connections, vici = _charon_files(folder, us)
+            words = [*inside(host), "sh", "-c", f"mount -t tmpfs none /run && exec {CHARON}"]
+            found.append(stack.enter_context(child(words, {"STRONGSWAN_CONF": str(settings)})).pid)
+            files.append((connections, vici))
+        for connections, vici in files:
+            wait(vici.exists, "charon")
+            run("swanctl", "--load-all", "--noprompt", "--uri", f"unix://{vici}", "--file", str(connections))
+        run("swanctl", "--initiate", "--child", "net", "--timeout", "10", "--uri", f"unix://{files[0][1]}")
+        yield Rig(ends[0], ends[1], *INNER, found)
