@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.koura-ready
 TEST_STAMP := $(VENV)/.koura-test-ready
 
-.PHONY: demo test packages test-slow lint conformance docs bench fuzz sanitize clean
+.PHONY: demo test packages test-slow test-live-full interop lint conformance docs bench fuzz sanitize clean
 
 demo: $(STAMP)
 	@$(BIN)/koura demo
@@ -21,6 +21,12 @@ test: packages $(TEST_STAMP)
 
 test-slow: $(TEST_STAMP)
 	@tools/run-tests $(BIN) -m slow
+
+test-live-full: packages $(TEST_STAMP)
+	@tools/run-tests $(BIN) -m live tests/live
+
+interop: packages $(TEST_STAMP)
+	@$(BIN)/python -m tests.live.linux_peer.report
 
 lint: $(TEST_STAMP)
 	$(BIN)/ruff check src tests tools bench examples setup.py

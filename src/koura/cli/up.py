@@ -25,13 +25,14 @@ from koura.daemon.network import NoNetwork
 @click.option("--pfkey-group", metavar="GROUP", help="Its group, whose members may do all that root may.")
 @click.option("--state", type=click.Path(path_type=Path), help="Where it remembers which numbers were used [/var/lib/koura].")
 @click.option("--accept-lost-state", is_flag=True, help="Begin a new ledger where the old one is damaged.")
+@click.option("--no-inbound-guard", is_flag=True, help="Host mode without nftables: what comes in clear is not dropped.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but what is wrong.")
 @click.option("--rootless", is_flag=True, help="No rights needed: PROGRAM in a namespace of its own, its traffic protected by ESP in UDP.")
 @click.argument("program", nargs=-1, type=click.UNPROCESSED)
 def command(
     file: Path | None, config: Path | None, directory: str | None, tunables: tuple[str, ...], pfkey_path: Path | None,
-    pfkey_mode: str | None, pfkey_group: str | None, state: Path | None, accept_lost_state: bool, quiet: bool, rootless: bool,
-    program: tuple[str, ...],
+    pfkey_mode: str | None, pfkey_group: str | None, state: Path | None, accept_lost_state: bool, no_inbound_guard: bool, quiet: bool,
+    rootless: bool, program: tuple[str, ...],
 ) -> int:  # fmt: skip
     """Start the daemon: it serves PF_KEY and control sockets in DIR until it is told to end (SIGTERM, koura down).
 
@@ -52,6 +53,8 @@ def command(
         if pfkey_group is not None:
             chosen = dataclasses.replace(chosen, pfkey_group=pfkey_group)
         chosen = dataclasses.replace(chosen, state=state or chosen.state, accepts_lost_state=accept_lost_state)
+        if no_inbound_guard and chosen.host is not None:
+            chosen = dataclasses.replace(chosen, host=dataclasses.replace(chosen.host, has_guard=False))
     except (OSError, UnicodeDecodeError) as error:
         raise Failed(f"{config}: {error.strerror if isinstance(error, OSError) else 'not text'}", BAD_DATA) from error
     except BadConfig as error:

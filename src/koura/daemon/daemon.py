@@ -92,7 +92,8 @@ class Daemon:
             if self._tunnels is not None:
                 self._tunnels.close()
             if network is not None:
-                network.close()
+                # A start that failed leaves what an earlier daemon protected closed, not open.
+                network.close(leaves_closed=self._status == FAILED or (self._status == BAD_FILE and network.is_adopted))
         finally:
             self._house.close()
         for connection in tuple(self._admins):

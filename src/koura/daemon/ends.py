@@ -11,7 +11,7 @@ from enum import Enum
 
 from koura.attachment import Attachment
 from koura.fast import drivers
-from koura.host import ethernet, raw, tun, udp
+from koura.host import ethernet, packet, raw, tun, udp
 from koura.host.pump import Ends
 
 
@@ -25,6 +25,8 @@ class Kind(Enum):
     OUT6 = "out6"
     UDP = "udp"
     VETH = "veth"
+    PACKET4 = "packet4"
+    PACKET6 = "packet6"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,12 @@ class End:
 
 
 NO_FAST = "KOURA_NO_FAST"  # in the environment: the reference alone answers
-PROTOCOLS = (raw.IPPROTO_ESP, raw.IPPROTO_AH, raw.IPPROTO_IPCOMP)
+# IP in IP, too: what an IPComp tunnel sent uncompressed (M21).
+PROTOCOLS = (raw.IPPROTO_ESP, raw.IPPROTO_AH, raw.IPPROTO_IPCOMP, socket.IPPROTO_IPIP, socket.IPPROTO_IPV6)
+_WAYS = (
+    (socket.AF_INET, Kind.RAW4, Kind.OUT4, Kind.PACKET4),
+    (socket.AF_INET6, Kind.RAW6, Kind.OUT6, Kind.PACKET6),
+)
 
 
 def is_fast() -> bool:
@@ -61,11 +68,12 @@ def open_host(interface: str, ports: tuple[int, ...], mark: int) -> tuple[End, .
         found.append(End(Kind.TUN, interface, device, 0, is_native))
         if is_native:
             tun.offload(device)
-        for family, kind, out in ((socket.AF_INET, Kind.RAW4, Kind.OUT4), (socket.AF_INET6, Kind.RAW6, Kind.OUT6)):
+        for family, kind, out, whole in _WAYS:
             for protocol in PROTOCOLS:
                 receives = raw.receiver(family, protocol).detach()
                 found.append(End(kind, f"{kind.value}/{protocol}", receives, protocol, is_native and protocol == raw.IPPROTO_ESP))
             found.append(End(out, out.value, raw.sender(family, mark).detach()))
+            found.append(End(whole, whole.value, packet.receiver(family).detach()))
             for port in ports:
                 name = f"udp{4 if family == socket.AF_INET else 6}/{port}"
                 end = udp.open_port(family, port, mark)
@@ -123,6 +131,8 @@ def attach(ends: tuple[End, ...]) -> Ends:
                 native_esp[end.kind is Kind.RAW4] = one
             else:
                 unprotected.append(one)
+        elif end.kind in (Kind.PACKET4, Kind.PACKET6):
+            unprotected.append(packet.Packet(end.name, socket.socket(fileno=end.descriptor), ends[0].name))
         elif end.kind is Kind.UDP:
             port = udp.Udp(end.name, socket.socket(fileno=end.descriptor), end.number)
             ports[port.is_ipv4, port.port] = port

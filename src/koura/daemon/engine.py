@@ -154,7 +154,7 @@ class Engine:
 
     def _call(self, record: Record) -> None:
         asked = json.loads(record.body)
-        if asked["do"] in ("addresses", "paths"):
+        if asked["do"] in ("addresses", "paths", "begin"):
             self._host_says(asked)
             self._tell([Record(Kind.REPLY, record.number, pack(()))])
             return
@@ -165,7 +165,7 @@ class Engine:
             memory.give_back()  # the stack that the file ran on, and its text
 
     def _host_says(self, asked: dict[str, object]) -> None:
-        """Which addresses are ours, how large packets may be. Only then packets are read: everything was restored before."""
+        """Which addresses are ours, how large packets may be, and when packets may be read: not before every policy is there."""
         if self._packets is None:
             life = self._alive
             self._packets = Packets(self._loop, life.stack, self._clock, self._ends, lambda events: self._tell([], events))
@@ -173,8 +173,10 @@ class Engine:
             life.inner.begin(self._packets.pump)
         if asked["do"] == "addresses":
             self._packets.addresses(asked, self._clock.now())
-        else:
+        elif asked["do"] == "paths":
             self._packets.paths(asked, self._clock.now())
+        else:
+            self._packets.begin()
 
     def _hand(self, _events: int) -> None:
         """Descriptors came."""

@@ -7,6 +7,7 @@ The engine has no rights here and decides nothing of this: the keeper reads what
 Routes are set in the same step in which the policy's request is answered; the guard follows within GUARD_S, many changes at once.
 """
 
+import socket
 import syslog
 from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
@@ -30,6 +31,7 @@ from koura.spd.policy import Action, Policy
 
 T = TypeVar("T")
 GUARD_S = 0.02
+LOCK = "\0koura host mode"
 Say = Callable[[dict[str, object]], None]
 Log = Callable[[int, str], None]
 
@@ -47,10 +49,10 @@ class Table(Protocol):
 
     @property
     def ours(self) -> frozenset[bytes]: ...
-    def sync(self, wanted: Iterable[routes.Wanted], *, only_adds: bool = False) -> None: ...
+    def sync(self, wanted: Iterable[routes.Wanted], *, only_adds: bool = False, is_anew: bool = False) -> None: ...
     def look(self) -> None: ...
     def is_ours(self, address: bytes) -> bool: ...
-    def mtu_to(self, destination: bytes) -> int: ...
+    def mtus(self, destinations: Iterable[bytes]) -> dict[bytes, int]: ...
     def fileno(self) -> int: ...
     def drain(self) -> bool: ...
     def close(self) -> None: ...
@@ -67,45 +69,52 @@ class Network:
         self._policies: dict[bytes, Written] = {}
         self._bound: dict[bytes, SocketBound] = {}
         self._ports: dict[bytes, int] = {}
-        self._is_changed = self._is_guard_due = self._is_settled = False
+        self._is_changed = self._is_guard_due = self._is_settled = self._is_refresh_due = False
         self._tunnels: tuple[str, ...] = ()
+        self._paths: dict[bytes, int] = {}
+        self._lock: socket.socket | None = None
+        self.is_adopted = False
         self.ends: tuple[End, ...] = ()
         self._routes: Table | None = None
         self._host: routes.Routes | None = None
 
     def open(self) -> None:
-        """Interface, sockets, rules; adopts what an earlier daemon left. Raises NoNetwork."""
+        """Interface, sockets, rules; adopts what an earlier daemon left, which stands until `settle`. Raises NoNetwork."""
         config = self._config
         if config.has_guard and not guard.is_here():
             raise NoNetwork("nft is not here: install nftables, or start with --no-inbound-guard")
+        self._lock = take_lock()
         try:
             self.ends = ends.open_host(config.interface, config.ports, routes.MARK)
             self._routes = self._host = table = routes.Routes(config.interface)
             table.raise_interface(config.mtu_octets, config.addresses)
-            table.adopt()
+            self.is_adopted = table.adopt()
             table.add_rules()
-            if not guard.is_standing():
+            if config.has_guard and guard.is_standing():
+                self.is_adopted = True
+            else:
                 self._guard()
         except (OSError, NetlinkError, NoGuard) as error:
             ends.close(self.ends)
+            self._lock.close()
             raise NoNetwork(_reason(error, config.interface)) from error
         self._loop.watch(table.fileno(), self._changed_outside)
 
-    def close(self) -> None:
-        """`koura down`: interface, routes, rules and guard go."""
+    def close(self, *, leaves_closed: bool = False) -> None:
+        """`koura down`: interface, routes, rules and guard go. leaves_closed: they stay, and nothing passes."""
         if self._host is None:
             return
         self._loop.forget(self._host.fileno())
         ends.close(self.ends)
         try:
-            self._host.remove()
-            if self._config.has_guard:
-                guard.remove()
-            self._host.drop_interface()
+            if not leaves_closed:
+                _take_down(self._host, self._config.has_guard)
         except (OSError, NetlinkError, NoGuard) as error:
             self._log(syslog.LOG_ERR, f"taking the network down: {error}")
         self._host.close()
         self._routes = self._host = None
+        if self._lock is not None:
+            self._lock.close()
 
     def settle(self) -> None:
         """The file is loaded: packets are read, and of what an earlier daemon left only what is wanted stays. Until now it all stood."""
@@ -135,12 +144,8 @@ class Network:
         if not self._is_changed or self._routes is None:
             return
         self._is_changed = False
-        try:
-            self._routes.sync(self._wanted(), only_adds=not self._is_settled)
-        except (NetlinkError, OSError) as error:
-            self._log(syslog.LOG_ERR, f"routes: {error}")
-        self._tell_paths()
-        if not self._is_guard_due and self._is_settled:
+        self._sync(is_anew=False)
+        if self._is_settled and not self._is_guard_due:
             self._is_guard_due = True
             self._loop.after_s(GUARD_S, self._guard_now)
 
@@ -149,6 +154,14 @@ class Network:
         self._tunnels = tunnels
         if self._is_settled:
             self._guard_now()
+
+    def _sync(self, *, is_anew: bool) -> None:
+        assert self._routes is not None
+        try:
+            self._routes.sync(self._wanted(), only_adds=not self._is_settled, is_anew=is_anew)
+        except (NetlinkError, OSError) as error:
+            self._log(syslog.LOG_ERR, f"routes: {error}")
+        self._tell_paths(is_anew=is_anew)
 
     def _wanted(self) -> Iterable[routes.Wanted]:
         for policy in self._in(Direction.OUTBOUND):
@@ -195,17 +208,31 @@ class Network:
     def tell_engine(self) -> None:
         """A new engine is told what it cannot know."""
         if self._routes is not None and self._is_settled:
-            self._routes.look()
-            self._say({"do": "addresses", "addresses": sorted(address.show(one) for one in self._routes.ours)})
-            self._tell_paths()
+            self._tell_addresses()
+            self._paths = {}
+            self._tell_paths(is_anew=True)
+            self._say({"do": "begin"})
 
     def _changed_outside(self, _events: int) -> None:
-        """Addresses, links or routes changed."""
-        if self._routes is not None and self._routes.drain():
-            self.tell_engine()
+        """Addresses, links or routes changed; many changes at once are one."""
+        if self._routes is not None and self._routes.drain() and not self._is_refresh_due:
+            self._is_refresh_due = True
+            self._loop.after_s(GUARD_S, self._refresh)
 
-    def _tell_paths(self) -> None:
-        """How large packets may be towards each end of a tunnel, and elsewhere."""
+    def _refresh(self) -> None:
+        self._is_refresh_due = False
+        if self._routes is not None:
+            if self._is_settled:
+                self._tell_addresses()
+            self._sync(is_anew=True)
+
+    def _tell_addresses(self) -> None:
+        assert self._routes is not None
+        self._routes.look()
+        self._say({"do": "addresses", "addresses": sorted(address.show(one) for one in self._routes.ours)})
+
+    def _tell_paths(self, *, is_anew: bool) -> None:
+        """How large packets may be towards each end of a tunnel, and elsewhere; asked of the kernel once, and anew when it changed."""
         assert self._routes is not None
         if not self._is_settled:
             return
@@ -213,8 +240,46 @@ class Network:
             one.dst for written in self._policies.values() for one in written.policy.requirements
             if written.policy.direction is Direction.OUTBOUND and one.mode is Mode.TUNNEL and any(one.dst)
         }  # fmt: skip
-        sizes = {address.show(peer): self._routes.mtu_to(peer) for peer in sorted(peers)}
-        self._say({"do": "paths", "default": self._routes.mtu_to(b""), "paths": sizes})
+        wanted = sorted(peers | {b""})
+        known = {} if is_anew else {peer: octets for peer, octets in self._paths.items() if peer in wanted}
+        known |= self._routes.mtus(peer for peer in wanted if peer not in known)
+        if known != self._paths:
+            self._paths = known
+            sizes = {address.show(peer): octets for peer, octets in known.items() if peer}
+            self._say({"do": "paths", "default": known[b""], "paths": sizes})
+
+
+def take_lock() -> socket.socket:
+    """Host mode is had once in a network namespace; a name in it is the lock. Raises NoNetwork."""
+    end = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        end.bind(LOCK)
+    except OSError as error:
+        end.close()
+        raise NoNetwork("another daemon is in host mode in this network namespace: stop it with koura down --socket DIR") from error
+    return end
+
+
+def clean() -> tuple[str, ...]:
+    """Take away what a daemon left that was killed; what that was. Raises NoNetwork."""
+    lock = take_lock()
+    table = routes.Routes("")
+    try:
+        return _take_down(table, guard.is_standing())
+    except (OSError, NetlinkError, NoGuard) as error:
+        raise NoNetwork(_reason(error, "host mode")) from error
+    finally:
+        table.close()
+        lock.close()
+
+
+def _take_down(table: routes.Routes, has_guard: bool) -> tuple[str, ...]:
+    """Routes and rules first, so that what stops being protected is no longer led into nothing; then the guard and the interface."""
+    found = ["routes"] if table.remove() else []
+    if has_guard:
+        guard.remove()
+        found.append("guard")
+    return (*found, *table.drop_interfaces())
 
 
 def _is_global(one: Written, direction: Direction) -> bool:

@@ -29,6 +29,15 @@ class Packets:
         self._paths: dict[bytes, int] = {}
         self.pump = Pump(stack, clock, self._ends, tell) if not opened[0].is_native else FastPump(stack, clock, self._ends, tell)
         self._arrivals: dict[int, Callable[[int], None]] = {}
+        self._loop = loop
+        self._has_begun = False
+
+    def begin(self) -> None:
+        """Read packets from now on: every policy of the start is there. Until then they wait in the kernel."""
+        if self._has_begun:
+            return
+        self._has_begun = True
+        loop = self._loop
         if isinstance(self.pump, FastPump):
             for is_ipv4, one in self._ends.native.items():
                 self._arrivals[one.fileno()] = partial(_trains, self.pump, is_ipv4)

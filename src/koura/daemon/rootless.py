@@ -52,7 +52,7 @@ class Outside:
     def ours(self) -> frozenset[bytes]:
         return self._outside.ours | self._addresses
 
-    def sync(self, wanted: Iterable[Wanted], *, only_adds: bool = False) -> None:
+    def sync(self, wanted: Iterable[Wanted], *, only_adds: bool = False, is_anew: bool = False) -> None:
         """Raises OSError. A namespace is new: nothing of an earlier daemon is in it that `only_adds` could keep."""
         try:
             self._inside.sync(wanted)
@@ -65,8 +65,8 @@ class Outside:
     def is_ours(self, one: bytes) -> bool:
         return one in self._addresses
 
-    def mtu_to(self, destination: bytes) -> int:
-        return self._outside.mtu_to(destination)
+    def mtus(self, destinations: Iterable[bytes]) -> dict[bytes, int]:
+        return self._outside.mtus(destinations)
 
     def fileno(self) -> int:
         return self._outside.fileno()
@@ -126,7 +126,7 @@ class Rootless(Network):
             self.tell_engine()
         super().commit()
 
-    def close(self) -> None:
+    def close(self, *, leaves_closed: bool = False) -> None:
         """Interface and routes go with the namespace, whose last program has ended or is alone now."""
         if self._routes is None:
             return

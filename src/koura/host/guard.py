@@ -7,7 +7,8 @@ A table of ours in the prerouting hook, before routing and connection tracking, 
     drops        and counts, what a policy protects or refuses, and all else where the default is to discard
 
 It stays when the engine and the keeper die; `koura down` takes it away. A fragment that shows no ports is dropped where any policy
-with ports protects its addresses and protocol. Not here: the policies of sockets, which `bypass` ports stand for.
+with ports protects its addresses and protocol; later fragments of UDP to this host pass, for ESP in UDP: the first one, which shows
+its ports, decides whether they ever become a packet. Not here: the policies of sockets, which `bypass` ports stand for.
 """
 
 import shutil
@@ -58,7 +59,11 @@ def compile_rules(said: Said) -> str:
         f"  iifname {{ {trusted} }} accept",
         f"  fib daddr type local meta mark 0 meta mark set {MARK:#x}",
         "  meta l4proto { 50, 51, 108 } accept",
+        "  ip6 nexthdr 51 accept",  # which nftables takes for an extension header
+        "  frag nexthdr 51 accept",
         f"  fib daddr type local udp dport {{ {ports} }} accept",
+        "  fib daddr type local meta l4proto 17 ip frag-off & 0x1fff != 0 accept",
+        "  fib daddr type local meta l4proto 17 frag frag-off != 0 accept",
         "  icmpv6 type { 133, 134, 135, 136, 137 } ip6 hoplimit 255 accept",
         *(f"  meta l4proto {protocol} th dport {port} accept" for protocol, port in said.bypass),
         *(line for number, policy in enumerate(said.policies) for line in _rule(policy, number, said.settings)),

@@ -3,6 +3,7 @@
     protected.receive -> stack.outbound -> Forward, Bypass -> out            TooBig -> an ICMP to the host's own socket
     unprotected.receive -> stack.inbound -> Deliver -> protected.send        Punt: an IKE daemon's socket has its own copy
 
+What came in clear and stays so (an ICMP error for the engine's ears, IP in IP of others) the kernel has delivered itself.
 What was held comes back as Released events, what the stack makes itself as Emit. Not here: who opens attachments (daemon.network),
 routes that lead packets here (host.routes), and PF_KEY, whose events go to `tell`.
 """
@@ -137,7 +138,7 @@ class Pump:
         watcher = self.watcher
         ready: list[bytes] = []
         for outcome in outcomes:
-            if isinstance(outcome, Deliver) and (watcher is None or watcher.lets_in(outcome)):
+            if isinstance(outcome, Deliver) and outcome.history and (watcher is None or watcher.lets_in(outcome)):
                 place = self.place_of(outcome)
                 if place is None:
                     ready.append(outcome.packet)

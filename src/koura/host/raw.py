@@ -1,7 +1,8 @@
 """Raw IP sockets: ESP, AH and IPComp as the kernel hands them to us, and whole packets out. raw(7), ipv6(7), RFC 3542.
 
 IPv4 gives whole packets, put together. IPv6 gives what is behind the fixed header and its extension headers: the header is made anew
-from what the kernel says beside it. AH over IPv6 covers what is lost that way, so its packets come by host.packet.
+from what the kernel says beside it. AH covers what is lost that way, and other headers would be lost: such packets come by host.packet,
+and the sockets here, which keep the kernel from answering "unknown protocol", let them pass by.
 
 Out: IPv4 and IPv6 with their headers (IP_HDRINCL, IPV6_HDRINCL). The mark keeps what we send out of our own routes.
 """
@@ -12,6 +13,7 @@ import struct
 from collections.abc import Callable
 
 from koura.attachment import BURST, Losses
+from koura.host import packet
 from koura.wire import ipv6
 
 IPPROTO_ESP, IPPROTO_AH, IPPROTO_IPCOMP = 50, 51, 108
@@ -30,6 +32,7 @@ def receiver(family: socket.AddressFamily, protocol: int) -> socket.socket:
     if family == socket.AF_INET6:
         for option in (socket.IPV6_RECVPKTINFO, socket.IPV6_RECVTCLASS, socket.IPV6_RECVHOPLIMIT):
             end.setsockopt(socket.IPPROTO_IPV6, option, 1)
+        packet.attach(end, packet.straight(protocol))
     return end
 
 
@@ -127,22 +130,22 @@ class Out:
 
     def send(self, packets: list[bytes]) -> None:
         """Send them; what the kernel refuses is counted under the error's name."""
-        for packet in packets:
+        for one in packets:
             try:
-                self._send(packet)
+                self._send(one)
                 self.losses.sent += 1
             except OSError as error:
                 self.losses.lose(errno.errorcode.get(error.errno or 0, "?"))
 
-    def _send(self, packet: bytes) -> None:
-        if packet[0] >> 4 == 4:
+    def _send(self, octets: bytes) -> None:
+        if octets[0] >> 4 == 4:
             if self._v4 is None:
                 raise OSError(errno.EAFNOSUPPORT, "no IPv4")
-            self._v4.sendto(packet, (socket.inet_ntop(socket.AF_INET, packet[16:20]), 0))
+            self._v4.sendto(octets, (socket.inet_ntop(socket.AF_INET, octets[16:20]), 0))
             return
         if self._v6 is None:
             raise OSError(errno.EAFNOSUPPORT, "no IPv6")
-        self._v6.sendto(packet, (socket.inet_ntop(socket.AF_INET6, packet[24:40]), 0))
+        self._v6.sendto(octets, (socket.inet_ntop(socket.AF_INET6, octets[24:40]), 0))
 
     def close(self) -> None:
         for end in (self._v4, self._v6):

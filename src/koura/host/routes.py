@@ -22,6 +22,7 @@ TABLE = 19311
 PRIORITY = 19311
 BLACKHOLE_METRIC = 4096
 RTN_BLACKHOLE = 6
+ALIAS = "koura: host mode"  # by which a TUN that was left is known
 FIB_RULE_INVERT = 2
 _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # RTMGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE
 _FAMILIES = {4: socket.AF_INET, 16: socket.AF_INET6}
@@ -35,6 +36,14 @@ class Wanted:
     source: bytes = b""
 
 
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """A route of ours: the source that was asked for (b'': any), and the one it has."""
+
+    asked: bytes
+    source: bytes
+
+
 class Routes:
     """The rules, the table and the interface of one TUN in this network namespace."""
 
@@ -45,14 +54,14 @@ class Routes:
         self.ours: frozenset[bytes] = frozenset()
         self._interface = interface
         self._index = 0
-        self._standing: dict[Prefix, bytes] = {}
+        self._standing: dict[Prefix, _Standing] = {}
 
     # -- the interface -------------------------------------------------------------------------------------------------
 
     def raise_interface(self, mtu_octets: int, addresses: Iterable[tuple[bytes, int]]) -> None:
         """Up, with its MTU and addresses; adopted if it stands. Raises NetlinkError."""
         self._index = self._netlink.link_lookup(ifname=self._interface)[0]
-        self._netlink.link("set", index=self._index, mtu=mtu_octets, state="up")
+        self._netlink.link("set", index=self._index, mtu=mtu_octets, state="up", ifalias=ALIAS)
         for address, bits in addresses:
             options = {"index": self._index, "address": show(address), "prefixlen": bits}
             if len(address) == 16:
@@ -67,19 +76,28 @@ class Routes:
 
     # -- routes --------------------------------------------------------------------------------------------------------
 
-    def sync(self, wanted: Iterable[Wanted], *, only_adds: bool = False) -> None:
-        """Make the table what is wanted: new routes first, so that no destination is without one in between."""
-        chosen = {one.dst: self._source(one) for one in sorted(set(wanted), key=_order)}
-        for dst, source in chosen.items():
-            if self._standing.get(dst) != source:
+    def sync(self, wanted: Iterable[Wanted], *, only_adds: bool = False, is_anew: bool = False) -> None:
+        """Make the table what is wanted: new routes first, so that no destination is without one in between.
+
+        only_adds: what is wanted no longer stays. is_anew: addresses or other routes have changed, so sources are looked up again.
+        """
+        sources: dict[Prefix, bytes] = {}
+        for one in sorted(set(wanted), key=_order):
+            sources[one.dst] = one.source or sources.get(one.dst, b"")
+        for dst, asked in sources.items():
+            standing = self._standing.get(dst)
+            if standing is not None and not is_anew and standing.asked == asked:
+                continue
+            source = asked or self._source(dst)
+            if standing is None or standing.source != source:
                 self._add(dst, source)
-                self._standing[dst] = source
-        for dst in [] if only_adds else [dst for dst in self._standing if dst not in chosen]:
+            self._standing[dst] = _Standing(asked, source)
+        for dst in [dst for dst in self._standing if not only_adds and dst not in sources]:
             self._delete(dst)
             del self._standing[dst]
 
-    def adopt(self) -> None:
-        """Take what an earlier daemon left as ours, to be kept or taken away by the next `sync`."""
+    def adopt(self) -> bool:
+        """Take what an earlier daemon left as ours, to be kept or taken away by a later `sync`; whether there was anything."""
         for family in _FAMILIES.values():
             for route in self._netlink.get_routes(family=family, table=TABLE):
                 if route["type"] == RTN_BLACKHOLE:
@@ -87,7 +105,9 @@ class Routes:
                 dst = route.get_attr("RTA_DST")
                 address = socket.inet_pton(family, dst) if dst else bytes(4 if family == socket.AF_INET else 16)
                 source = route.get_attr("RTA_PREFSRC")
-                self._standing[Prefix(address, route["dst_len"])] = socket.inet_pton(family, source) if source else b""
+                source = socket.inet_pton(family, source) if source else b""
+                self._standing[Prefix(address, route["dst_len"])] = _Standing(source, source)
+        return bool(self._standing)
 
     def _add(self, dst: Prefix, source: bytes) -> None:
         common = _named(dst)
@@ -102,13 +122,11 @@ class Routes:
         self._forget(lambda: self._netlink.route("del", **common, oif=self._index))
         self._forget(lambda: self._netlink.route("del", **common, type="blackhole", priority=BLACKHOLE_METRIC))
 
-    def _source(self, one: Wanted) -> bytes:
+    def _source(self, dst: Prefix) -> bytes:
         """The address the host would speak from to this destination, were it not for us."""
-        if one.source:
-            return one.source
-        family = _FAMILIES[len(one.dst.address)]
+        family = _FAMILIES[len(dst.address)]
         try:
-            answer = self._netlink.route("get", dst=_probe(one.dst), family=family, mark=MARK)
+            answer = self._netlink.route("get", dst=_probe(dst), family=family, mark=MARK)
         except NetlinkError:
             return b""
         found = answer[0].get_attr("RTA_PREFSRC") if answer else None
@@ -116,19 +134,28 @@ class Routes:
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
-    def remove(self) -> None:
-        """Take rules and routes away; what is not there is fine."""
+    def remove(self) -> bool:
+        """Take rules and routes away; whether there were any."""
+        found = False
         for family in _FAMILIES.values():
             for rule in self._netlink.get_rules(family=family):
                 if rule.get_attr("FRA_PRIORITY") == PRIORITY:
+                    found = True
                     self._forget(lambda family=family: self._netlink.rule(
                         "del", family=family, priority=PRIORITY, table=TABLE, fwmark=MARK, flags=FIB_RULE_INVERT))
             self._forget(lambda family=family: self._netlink.flush_routes(table=TABLE, family=family))
         self._standing.clear()
+        return found
 
-    def drop_interface(self) -> None:
-        """The TUN goes; it must be closed everywhere."""
-        self._forget(lambda: self._netlink.link("del", ifname=self._interface))
+    def drop_interfaces(self) -> tuple[str, ...]:
+        """The TUN goes, and others of its kind that were left; they must be closed everywhere. Their names."""
+        names = [
+            link.get_attr("IFLA_IFNAME") for link in self._netlink.get_links()
+            if link.get_attr("IFLA_IFNAME") == self._interface or link.get_attr("IFLA_IFALIAS") == ALIAS
+        ]  # fmt: skip
+        for name in names:
+            self._forget(lambda name=name: self._netlink.link("del", ifname=name))
+        return tuple(names)
 
     # -- what the kernel says ------------------------------------------------------------------------------------------
 
@@ -137,8 +164,8 @@ class Routes:
         return int(self._watch.fileno())
 
     def drain(self) -> bool:
-        """Read what changed; whether anything did."""
-        return bool(self._watch.get())
+        """Read what changed; whether any of it matters: routes of our own table do not."""
+        return any(message.get_attr("RTA_TABLE") != TABLE for message in self._watch.get())
 
     def look(self) -> None:
         """Which addresses are ours now."""
@@ -153,9 +180,12 @@ class Routes:
         """Whether this host has the address."""
         return address in self.ours
 
-    def mtu_to(self, destination: bytes) -> int:
-        """What the first link towards a destination takes, past our own routes; b'': the link of the default route, or the widest."""
+    def mtus(self, destinations: Iterable[bytes]) -> dict[bytes, int]:
+        """What the first link towards each destination takes, past our own routes; b'': that of the default route, or the widest."""
         links = {link["index"]: link.get_attr("IFLA_MTU") or 0 for link in self._netlink.get_links() if link["index"] != self._index}
+        return {destination: self._mtu(destination, links) for destination in destinations}
+
+    def _mtu(self, destination: bytes, links: dict[int, int]) -> int:
         for probe in (show(destination),) if destination else ("198.51.100.1", "2001:db8::1"):
             try:
                 answer = self._netlink.route("get", dst=probe, family=_FAMILIES[16 if ":" in probe else 4], mark=MARK)

@@ -146,7 +146,7 @@ class Inbound:
                     raise Discarded(SA_NESTING, sa)
                 packet, applied = self._undo(found, sa, at)
             else:
-                sa_or_none = self._uncompressed(summary)
+                sa_or_none = self._uncompressed(packet, summary)
                 if sa_or_none is None:
                     return _Clear(packet, summary, history, fragment_octets)
                 parted = place.for_input(packet)
@@ -205,14 +205,26 @@ class Inbound:
         plane.show_inbound(_AFTER, sa, inner)
         return inner
 
-    def _uncompressed(self, summary: Summary) -> Association | None:
-        """The IPComp tunnel SA for whose peer this plain IP in IP is what did not compress (M21); None: it is a packet like others."""
+    def _uncompressed(self, packet: bytes, summary: Summary) -> Association | None:
+        """The IPComp tunnel SA for whose peer this plain IP in IP is what did not compress (M21); None: it is a packet like others.
+
+        It carries no CPI: of several SAs between these two the one counts by whose policies this inner packet may come.
+        """
         if summary.protocol not in _IPIP or not self._plane.settings.ipcomp_enable:
             return None
-        for sa in self._plane.sadb.between(summary.src, summary.dst, Protocol.IPCOMP):
-            if sa.is_usable and self._is_tunnel(sa, summary.src):
-                return sa
-        return None
+        between = self._plane.sadb.between(summary.src, summary.dst, Protocol.IPCOMP)
+        found = [sa for sa in between if sa.is_usable and self._is_tunnel(sa, summary.src)]
+        if len(found) < 2:
+            return found[0] if found else None
+        inner = packet[summary.offset : summary.octets]
+        try:
+            flow = flow_of(summarise(inner), inner)
+        except Malformed:
+            return found[0]
+        named = ((sa, _applied(sa, True, summary.src)) for sa in found)
+        spd = self._plane.spd
+        fitting = (sa for sa, way in named if spd.named_by(Direction.INBOUND, way) and spd.permits(Direction.INBOUND, way, flow))
+        return next(fitting, found[0])
 
     def _is_tunnel(self, sa: Association, src: bytes) -> bool:
         """Whether an IPComp SA is a tunnel's: by its mode or, where that is `any`, by an inbound policy that uses it as one."""

@@ -82,6 +82,19 @@ def test_plain_ip_in_ip_is_what_a_peers_tunnel_did_not_compress(script: str, is_
     assert Host(script).delivered(packet) == (datagram(INNER_A, INNER_B) if is_taken else packet)
 
 
+@pytest.mark.covers("M21")
+def test_of_several_compressing_tunnels_between_two_gateways_the_policy_of_the_inner_packet_says_which_it_came_by() -> None:
+    """Plain IP in IP has no CPI; a policy of level unique takes it from its own SA all the same."""
+    way = "ipcomp/tunnel/192.0.2.1-192.0.2.2"
+    host = Host(
+        "add 192.0.2.1 192.0.2.2 ipcomp 0x3000 -m tunnel -u 7 -C deflate; add 192.0.2.1 192.0.2.2 ipcomp 0x3001 -m tunnel -u 8 -C deflate;"
+        f"spdadd 10.8.0.0/16 10.9.0.0/16 any -P in ipsec {way}/unique:7; spdadd 10.0.1.0/24 10.0.2.0/24 any -P in ipsec {way}/unique:8;"
+    )
+    outcome = host.receive(plain_in(A, B, datagram(INNER_A, INNER_B)))
+    assert isinstance(outcome, Deliver)
+    assert [applied.reqid for applied in outcome.history] == [8]
+
+
 @pytest.mark.covers("R34", "R35", "S6")
 @pytest.mark.parametrize(
     ("cleartos", "offsetmask", "change", "is_taken"),
