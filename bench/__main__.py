@@ -4,11 +4,12 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable
 
-from bench import endtoend, intercept, pfkey, reference, scale
+from bench import endtoend, fast, intercept, pfkey, reference, scale
 from bench.machine import described
 from bench.table import Table, put
 
 BENCHES: dict[str, Callable[[float], Iterable[Table]]] = {
+    "fast": fast.run,
     "reference": lambda seconds: (reference.run(seconds),),
     "scale": scale.run,
     "intercept": intercept.run,
