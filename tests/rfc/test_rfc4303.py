@@ -413,3 +413,12 @@ def test_2_2_1_what_esn_sends_is_the_low_half_only() -> None:
     assert body[:8] == SPI.to_bytes(4, "big") + (8).to_bytes(4, "big")
     wanted = esp_by_hand(SPI, (3 << 32) + 8, body[8:-16], has_esn=True)
     assert body == wanted
+
+
+@pytest.mark.covers("S43")
+def test_3_4_3_without_integrity_no_number_is_believed() -> None:
+    """A window that anybody's number moves would silence the peer: where nothing authenticates, nothing is checked."""
+    host = receiver(algorithms='-E null ""')
+    for seq32 in (1, 0x7FFF_FF00, 2):
+        host.delivered(packet(SPI.to_bytes(4, "big") + seq32.to_bytes(4, "big") + PAYLOAD + bytes((0, 253))))
+    assert association(host).agreement.window_packets == 32

@@ -97,7 +97,7 @@ class Grants:
 
     def _mark(self, sa: Association) -> list[Entry]:
         words = sa.hot.words
-        if not sa.has_ledger or not sa.agreement.window_packets or not words[hot.WINDOW_SEEN]:
+        if not sa.has_ledger or not sa.agreement.checked_packets or not words[hot.WINDOW_SEEN]:
             return []
         entry = self._ledger.mark(sa.agreement, int(words[hot.WINDOW_TOP]))
         return [entry] if entry is not None else []

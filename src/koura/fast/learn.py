@@ -96,7 +96,7 @@ def facts_of(sa: Association, settings: Settings, relation: tuple[int, int]) -> 
     return Facts(
         int(index.protocol), sa.epoch, *relation, keys, agreement.has_esn,
         not agreement.flags & _PADDINGS, agreement.spi, int(index.mode), index.src, index.dst,
-        (around.sport, around.dport) if around is not None else None, agreement.window_packets, _limits(sa, agreement.hard),
+        (around.sport, around.dport) if around is not None else None, agreement.checked_packets, _limits(sa, agreement.hard),
         _limits(sa, agreement.soft), sa.last_sequence, sa.last_sequence // 100 * SOFT_PERCENT, ingress,
         bool(agreement.flags & SaFlags.NOECN) or family.ecn == -1, bool(agreement.flags & SaFlags.DECAP_DSCP),
         0 if agreement.flags & SaFlags.NOPMTUDISC or settings.dfbit == 0 else 1 if settings.dfbit == 1 else 2,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import IntFlag
 
-from koura.crypto.algorithm import Algorithm
+from koura.crypto.algorithm import Algorithm, Kind
 from koura.saindex import SaIndex
 from koura.secret import Secret
 
@@ -106,3 +106,10 @@ class Agreement:
             ("pads_in_sequence", not bits & _OTHER_PADDING), ("ignores_ecn", bool(bits & _NOECN)), ("takes_dscp", bool(bits & _DECAP_DSCP)),
         ):  # fmt: skip
             object.__setattr__(self, name, value)
+
+    @property
+    def checked_packets(self) -> int:
+        """The window that is checked: none where nothing authenticates, for anybody's number would move it. RFC 4303 §3.4.3."""
+        is_aead = self.encryption is not None and self.encryption.kind is Kind.AEAD
+        authenticates = is_aead or (self.integrity is not None and self.integrity.icv_octets > 0)
+        return self.window_packets if authenticates else 0

@@ -243,7 +243,7 @@ def resume(left: Left, makings: Makings) -> Association:
         words[IV_NEXT] = (int(words[IV_NEXT]) + RESUME_IV) & UNLIMITED
         words[IV_LEFT] -= min(int(words[IV_LEFT]), RESUME_IV)
     sa.has_ledger = _is_counted(agreement, makings)
-    sa.window = Window(hot, agreement.window_packets, _numbers(agreement), highest=int(words[WINDOW_TOP]))
+    sa.window = Window(hot, agreement.checked_packets, _numbers(agreement), highest=int(words[WINDOW_TOP]))
     return sa
 
 
@@ -271,7 +271,7 @@ def _start(sa: Association, makings: Makings, past: Past) -> None:
         words[IV_LEFT] = FIRST_BLOCK
     # The IV is a counter of its own with a random start, never the sequence number: adding a key again repeats no nonce (S22).
     words[IV_NEXT] = int.from_bytes(makings.entropy.octets(8), "big") if past.iv is None else past.iv
-    sa.window = Window(sa.hot, agreement.window_packets, _numbers(agreement), highest=max(agreement.sequence, past.mark))
+    sa.window = Window(sa.hot, agreement.checked_packets, _numbers(agreement), highest=max(agreement.sequence, past.mark))
 
 
 def _is_counted(agreement: Agreement, makings: Makings) -> bool:

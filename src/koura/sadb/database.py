@@ -129,7 +129,7 @@ class Database:
         self._admit_move(old, agreement)
         association.key(sa, agreement, self._makings)
         sa.created = at
-        self._windows_octets += 8 * words_for(agreement.window_packets)
+        self._windows_octets += 8 * words_for(agreement.checked_packets)
         self._move(sa, old)
         self._deadlines.watch(sa)
 
@@ -249,7 +249,7 @@ class Database:
         bounds = self._bounds()
         if agreement.window_packets > bounds.window_packets:
             raise Refused(Errno.EINVAL, f"a window of {agreement.window_packets} packets; the most is {bounds.window_packets}")
-        if self._windows_octets + 8 * words_for(agreement.window_packets) > bounds.windows_octets:
+        if self._windows_octets + 8 * words_for(agreement.checked_packets) > bounds.windows_octets:
             raise Refused(Errno.ENOBUFS, "no memory left for replay windows")
 
     def _admit_move(self, old: Agreement, new: Agreement) -> None:

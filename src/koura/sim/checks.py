@@ -165,7 +165,7 @@ class Checks:
         last = int(peer.hot.words[hot.SEQUENCE_LAST])
         if words[hot.WINDOW_TOP] > last:
             raise Broken(f"{node.name}: SPI {sa.agreement.spi:#x} accepted number {words[hot.WINDOW_TOP]}, sent were {last}")
-        if sa.agreement.window_packets and words[hot.ACCEPTED] > last - sa.agreement.sequence:
+        if sa.agreement.checked_packets and words[hot.ACCEPTED] > last - sa.agreement.sequence:
             raise Broken(f"{node.name}: SPI {sa.agreement.spi:#x} accepted {words[hot.ACCEPTED]} packets, sent were {last}")
 
     # -- at the end ----------------------------------------------------------------------------------------------------
