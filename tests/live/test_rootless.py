@@ -1,6 +1,7 @@
 """Rootless mode as user nobody: a page behind a gateway is read through ESP in UDP, by a program that has no other way out."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -69,10 +70,9 @@ for _ in range(2):
     print(signal.Signals(signal.sigwait(wanted)).name, flush=True)
 sys.exit(9)
 """
-# No replay windows: each run begins with number 1 again.
 SAS = f"""
-add 192.0.2.1[4500] 192.0.2.2[4500] esp-udp 0x1001 -m tunnel -u 1 -r 0 {OUT};
-add 192.0.2.2[4500] 192.0.2.1[4500] esp-udp 0x1002 -m tunnel -u 1 -r 0 {BACK};
+add 192.0.2.1[4500] 192.0.2.2[4500] esp-udp 0x1001 -m tunnel -u 1 -r 32 {OUT};
+add 192.0.2.2[4500] 192.0.2.1[4500] esp-udp 0x1002 -m tunnel -u 1 -r 32 {BACK};
 """
 
 
@@ -103,7 +103,8 @@ class Site:
         config = self.folder / f"client{len(list(self.folder.iterdir()))}.toml"
         config.write_text(toml)
         command = [_python(), "-m", "koura", "up", "--rootless", "-f", str(self.file), "-c", str(config), "--", *words]
-        return ["ip", "netns", "exec", self.client, "env", f"PYTHONPATH={PATHS}", *USER, *(around or []), *command]
+        env = ["env", f"PYTHONPATH={PATHS}", f"XDG_STATE_HOME={self.folder / 'memory'}"]
+        return ["ip", "netns", "exec", self.client, *env, *USER, *(around or []), *command]
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +114,8 @@ def site() -> Iterator[Site]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="koura-rootless-", dir=short())))
         folder.chmod(0o755)  # nobody reads there
+        (folder / "memory").mkdir()
+        os.chown(folder / "memory", NOBODY, NOBODY)
         client, gateway = stack.enter_context(pair("kr"))
         stack.callback(subprocess.run, ["ip", "netns", "del", server], check=False, capture_output=True)
         ip("netns", "add", server)
@@ -146,6 +149,20 @@ def test_curl_reads_a_page_behind_the_gateway(site: Site, device: str) -> None:
     done = site.up("curl", "-sS", "--max-time", "20", "http://10.8.0.2/page", toml=f'[rootless]\ndevice = "{device}"\n')
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == PAGE
+
+
+def test_numbers_go_on_from_one_run_to_the_next(site: Site) -> None:
+    """The gateway's replay window is that of the runs before; the second finds it where the first left it."""
+    for _ in range(2):
+        assert "3 received" in site.up("ping", "-c", "3", "-i", "0.05", "-W", "5", "10.8.0.2").stdout
+
+
+def test_who_has_no_place_to_remember_is_told(site: Site) -> None:
+    words = ["XDG_STATE_HOME=/nowhere" if word.startswith("XDG_STATE_HOME=") else word for word in site.words("true")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, check=False, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0
+    said = r"koura: /nowhere/koura/rootless-\w+: .*: numbers start again at every run; --state DIR remembers them\n"
+    assert re.fullmatch(said, done.stderr)
 
 
 def test_without_dev_net_tun_a_veth_serves(site: Site) -> None:

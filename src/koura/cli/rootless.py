@@ -1,9 +1,12 @@
 """`koura up --rootless ... -- CMD`: a program in a namespace of its own, for as long as it runs. docs/rootless.md."""
 
+import hashlib
 import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+
+import click
 
 from koura.cli.main import BAD_DATA, FAILED, NO_PERMISSION, USAGE, Failed
 from koura.client import place
@@ -12,6 +15,7 @@ from koura.daemon.config import Config
 from koura.daemon.daemon import Daemon
 from koura.daemon.house import NoHouse
 from koura.daemon.launch import short
+from koura.daemon.ledger import STATE_VARIABLE
 from koura.daemon.network import NoNetwork
 from koura.daemon.tenant import Tenant
 from koura.host.namespace import Closed
@@ -24,7 +28,7 @@ def up(config: Config, program: tuple[str, ...], *, is_private: bool) -> int:
         raise Failed(f"{config.directory}: [host] is for root's koura up; --rootless has [rootless]", USAGE)
     with tempfile.TemporaryDirectory(prefix="koura-up-", dir=short()) as home:
         if is_private:
-            config = replace(config, directory=Path(home) / "koura")
+            config = replace(config, directory=Path(home) / "koura", state=_state(config, Path(home)))
         status = _live(config, program)
     if status is None:
         return FAILED
@@ -32,6 +36,21 @@ def up(config: Config, program: tuple[str, ...], *, is_private: bool) -> int:
         die_of(os.WTERMSIG(status))
         return 128 + os.WTERMSIG(status)
     return os.waitstatus_to_exitcode(status)
+
+
+def _state(config: Config, home: Path) -> Path | None:
+    """Where the numbers that a site's keys have used are remembered from one run to the next: one place for each file."""
+    if config.state is not None or os.environ.get(STATE_VARIABLE) or config.file is None:
+        return config.state
+    base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "koura"
+    chosen = base / f"rootless-{hashlib.sha256(os.fsencode(config.file.resolve())).hexdigest()[:16]}"
+    try:
+        chosen.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        why = f"{chosen}: {error.strerror}"
+        click.echo(f"koura: {why}: numbers start again at every run; --state DIR remembers them", err=True)
+        return home / "state"
+    return chosen
 
 
 def _live(config: Config, program: tuple[str, ...]) -> int | None:
