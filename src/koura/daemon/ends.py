@@ -11,7 +11,7 @@ from enum import Enum
 
 from koura.attachment import Attachment
 from koura.fast import drivers
-from koura.host import ethernet, packet, raw, tun, udp
+from koura.host import ethernet, packet, raw, tun, udp, udpcopy
 from koura.host.pump import Ends
 
 
@@ -72,6 +72,9 @@ def open_host(interface: str, ports: tuple[int, ...], mark: int) -> tuple[End, .
             for protocol in PROTOCOLS:
                 receives = raw.receiver(family, protocol).detach()
                 found.append(End(kind, f"{kind.value}/{protocol}", receives, protocol, is_native and protocol == raw.IPPROTO_ESP))
+            if kind is Kind.RAW4 and udpcopy.IKE_PORT not in ports:
+                copies = udpcopy.receiver(raw.receiver(family, udpcopy.IPPROTO_UDP)).detach()
+                found.append(End(kind, f"{kind.value}/{udpcopy.IPPROTO_UDP}", copies, udpcopy.IPPROTO_UDP))
             found.append(End(out, out.value, raw.sender(family, mark).detach()))
             found.append(End(whole, whole.value, packet.receiver(family).detach()))
             for port in ports:
@@ -150,4 +153,6 @@ def attach(ends: tuple[End, ...]) -> Ends:
 
 def _raw(end: End) -> Attachment:
     receives = socket.socket(fileno=end.descriptor)
+    if end.number == udpcopy.IPPROTO_UDP:
+        return udpcopy.Copies(end.name, receives)
     return raw.Raw4(end.name, receives) if end.kind is Kind.RAW4 else raw.Raw6(end.name, receives, end.number)

@@ -8,6 +8,7 @@ from typing import Any
 from koura import address
 from koura.daemon import ends
 from koura.daemon.ends import End
+from koura.host import udpcopy
 from koura.host.clock import Clock
 from koura.host.fastpump import FastPump
 from koura.host.loop import Loop
@@ -44,6 +45,8 @@ class Packets:
             for is_ipv4, one in self._ends.native_esp.items():
                 self._arrivals[one.fileno()] = partial(_esp, self.pump, is_ipv4)
         for one in self._ends.unprotected:
+            if isinstance(one, udpcopy.Copies):
+                one.is_wanted = lambda: self._stack.encapsulates(udpcopy.IKE_PORT)
             self._arrivals[one.fileno()] = partial(_arrived, self.pump, one)
         loop.watch(self._ends.protected.fileno(), self.pump.outbound_ready)
         for descriptor, arrived in self._arrivals.items():

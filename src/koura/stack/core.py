@@ -177,6 +177,10 @@ class Stack:
         self._generation = 0
         self._at = Moment(0)
 
+    def encapsulates(self, port: int) -> bool:
+        """Whether a socket or an SA has ESP in UDP on this port."""
+        return port in self._plane.ports or port in self.sadb.udp_ports()
+
     @property
     def fast_path(self) -> Fast | None:
         """The fast path, if there is one."""
