@@ -15,7 +15,7 @@ from koura.sim.entropy import Seeded
 from koura.stack import Stack
 from koura.traffic.outcome import LOCAL, Deliver, Discard, Event, Forward, Held, Origin, Outcome, Punt, Released, ToKeySocket
 
-SOCKET = 1
+SOCKET, SETKEY = 1, 2  # the key manager's, which is registered, and the one that scripts come by
 START = Moment.of_s(1_800_000_000)
 KEY20, KEY32 = "0x" + bytes(range(20)).hex(), "0x" + bytes(range(32)).hex()
 GCM = f"-E aes-gcm-16 {KEY20}"
@@ -34,7 +34,8 @@ class Host:
     packets_in: int = 0
 
     def __post_init__(self) -> None:
-        self.stack.notice(KeySocketOpened(SOCKET, "freebsd", 0, True), self.at)
+        for socket in (SOCKET, SETKEY):
+            self.stack.notice(KeySocketOpened(socket, "freebsd", 0, True), self.at)
         for satype in (SaType.ESP, SaType.AH, SaType.IPCOMP):
             self.ask(Message(Type.REGISTER, satype, 1))
         self.heard.clear()
@@ -53,7 +54,7 @@ class Host:
         return answer.refused
 
     def _send(self, octets: bytes) -> Answered:
-        answer = self.stack.control(SOCKET, octets, self.at)
+        answer = self.stack.control(SETKEY, octets, self.at)
         self._take(answer.events, keeps=False)
         refused = answer.refused
         return Answered() if refused is None else Answered(refused.errno.bsd, refused.why)
@@ -120,6 +121,8 @@ class Host:
 
     def _take(self, events: tuple[Event, ...], keeps: bool = True) -> None:
         for event in events:
+            if isinstance(event, ToKeySocket) and event.socket == SETKEY:
+                continue
             if isinstance(event, ToKeySocket):
                 message = Message.read(event.octets, FREEBSD)
                 if keeps or message.type in (Type.ACQUIRE, Type.EXPIRE):

@@ -37,13 +37,13 @@ def test_what_comes_and_goes_is_told_to_all() -> None:
     host = Host()
     host.stack.notice(KeySocketOpened(9, "freebsd", 0, False), host.at)
     ours = Scope.INTERFACE
-    assert heard(host, InterfacePolicies("ipsec0", 7, (OUT, IN))) == [(s, Type.X_SPDADD, ours) for _ in range(2) for s in (1, 9)]
+    assert heard(host, InterfacePolicies("ipsec0", 7, (OUT, IN))) == [(s, Type.X_SPDADD, ours) for _ in range(2) for s in (1, 2, 9)]
     again = heard(host, InterfacePolicies("ipsec0", 7, (OUT,)))
-    assert [kind for _, kind, _ in again] == [Type.X_SPDDELETE] * 4 + [Type.X_SPDADD] * 2
-    assert heard(host, InterfacePolicies("ipsec1", 8, (OUT,))) == [(s, Type.X_SPDADD, ours) for s in (1, 9)]
+    assert [kind for _, kind, _ in again] == [Type.X_SPDDELETE] * 6 + [Type.X_SPDADD] * 3
+    assert heard(host, InterfacePolicies("ipsec1", 8, (OUT,))) == [(s, Type.X_SPDADD, ours) for s in (1, 2, 9)]
     host.setkey("spdflush;")
     assert [entry.policy.interface for entry in host.stack.spd.entries()] == ["ipsec0", "ipsec1"]
-    assert heard(host, InterfacePolicies("ipsec0", 7)) == [(s, Type.X_SPDDELETE, ours) for s in (1, 9)]
+    assert heard(host, InterfacePolicies("ipsec0", 7)) == [(s, Type.X_SPDDELETE, ours) for s in (1, 2, 9)]
     assert len(host.stack.spd) == 1
 
 
