@@ -16,7 +16,7 @@ from koura.client.control import Control
 from koura.daemon.launch import Running
 
 GCM = "-E aes-gcm-16 0x0102030405060708090a0b0c0d0e0f1011121314"
-NULL = '-E null ""'
+NULL = '-f nocyclic-seq -E null ""'
 CHARON = "/usr/lib/ipsec/charon"
 PATIENCE_S = 20.0
 OUTER, INNER = ("192.0.2.1", "192.0.2.2"), ("10.1.1.1", "10.2.2.2")

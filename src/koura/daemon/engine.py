@@ -171,6 +171,8 @@ class Engine:
             self._packets = Packets(self._loop, life.stack, self._clock, self._ends, lambda events: self._tell([], events))
             self._packets.pump.watcher = Watcher(life.taps, life.verbs.filters)
             life.inner.begin(self._packets.pump)
+            moving = self._packets
+            life.verbs.attachments = lambda: {**moving.losses(), **life.inner.losses()}
         if asked["do"] == "addresses":
             self._packets.addresses(asked, self._clock.now())
         elif asked["do"] == "paths":

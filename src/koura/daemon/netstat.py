@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from koura.pfkey.numbers import Type
 from koura.stack import Stack
 
+Attachments = Mapping[str, Mapping[str, int]]  # what each moved and lost, by its name
 PROTOCOLS = ("ipsec", "ipsec6", "ah", "esp", "ipcomp", "pfkey")
 MESSAGES = {int(kind): kind.name.lower() for kind in Type}
 
@@ -65,3 +66,13 @@ def show(stack: Stack, protocol: str, *, hides_zeros: bool = False) -> str:
 
 def _message(kind: int) -> str:
     return MESSAGES.get(kind, f"#{kind}")
+
+
+def show_attachments(attached: Attachments) -> str:
+    """What each attachment moved and lost; what stayed at 0 is left out, and so are those that did nothing."""
+    lines = ["attachments:"]
+    for name, moved in attached.items():
+        said = ", ".join(f"{count} {what}" for what, count in moved.items() if count)
+        if said:
+            lines.append(f"\t{name}: {said}")
+    return "\n".join(lines)

@@ -83,11 +83,14 @@ class Packets:
         self._paths = told
 
     def losses(self) -> dict[str, dict[str, int]]:
-        """What each attachment moved and lost."""
-        return {
+        """What each attachment moved and lost; under "native" what native I/O did, for all that it serves."""
+        found = {
             one.name: {"received": one.losses.received, "sent": one.losses.sent, **one.losses.lost}
-            for one in (self._ends.protected, *self._ends.unprotected)
+            for one in (self._ends.protected, *self._ends.native.values(), *self._ends.unprotected)
         }
+        if isinstance(self.pump, FastPump):
+            found["native"] = self.pump.counts()
+        return found
 
 
 def _trains(pump: FastPump, is_ipv4: bool, _events: int) -> None:

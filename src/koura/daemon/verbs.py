@@ -41,6 +41,7 @@ class Verbs:
         self._book = book
         self._site = Site(stack, book)
         self.filters = Filters(stack, book)
+        self.attachments: Callable[[], netstat.Attachments] = dict
         self._events: list[Event] = []
         self._at = Moment(0)
         self._verbs: dict[str, Callable[[Arguments], Replies]] = {
@@ -93,8 +94,13 @@ class Verbs:
         chosen = (protocol,) if protocol else netstat.PROTOCOLS
         if asked.get("json"):
             counters: dict[str, Value] = {name: dict(netstat.read(self._stack, name)) for name in chosen}
+            if not protocol:
+                counters["attachments"] = {name: dict(moved) for name, moved in self.attachments().items()}
             return [control.accepted(counters=counters)]
         shown = [netstat.show(self._stack, name, hides_zeros=asked.get("nonzero", False)) for name in chosen]
+        attached = self.attachments() if not protocol else {}
+        if attached:
+            shown.append(netstat.show_attachments(attached))
         return [control.accepted(text="\n".join(shown))]
 
     def debug_request(self, request: bytes, answer: Answer) -> Iterable[Record]:

@@ -69,9 +69,17 @@ def test_stat_shows_netstats_sections(ask: Asking) -> None:
     assert tuple(text.split("\n")[:5]) == head
     assert "ah:" in ask("stat")["text"] and "esp:" in ask("stat")["text"]
     counters = ask("stat", json=True)["counters"]
-    assert counters["pfkey"]["out_total"] == 1 and set(counters) == {"ipsec", "ipsec6", "ah", "esp", "ipcomp", "pfkey"}
+    assert counters["pfkey"]["out_total"] == 1 and set(counters) == {"ipsec", "ipsec6", "ah", "esp", "ipcomp", "pfkey", "attachments"}
     assert ask("stat", protocol="esp", nonzero=True)["text"] == "esp:"
     assert ask("stat", protocol="udp")["errno"] == "EINVAL"
+
+
+def test_stat_shows_what_attachments_moved_and_lost(ask: Asking) -> None:
+    assert "attachments:" not in ask("stat")["text"]
+    ask.verbs.attachments = lambda: {"koura0": {"received": 0, "sent": 5, "ENOBUFS": 2}, "raw4/50": {"received": 0, "sent": 0}}
+    assert ask("stat")["text"].endswith("attachments:\n\tkoura0: 5 sent, 2 ENOBUFS")
+    assert ask("stat", json=True)["counters"]["attachments"]["koura0"] == {"received": 0, "sent": 5, "ENOBUFS": 2}
+    assert "attachments" not in ask("stat", protocol="esp")["text"]
 
 
 @pytest.mark.covers("M33")
