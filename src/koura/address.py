@@ -7,6 +7,8 @@ import ipaddress
 from dataclasses import dataclass
 from enum import IntEnum
 
+from koura.quick import quick
+
 ANY4 = bytes(4)
 ANY6 = bytes(16)
 _OCTETS = {str(number): number for number in range(256)}
@@ -41,8 +43,11 @@ def family(address: bytes) -> Family:
 def parse(text: str) -> bytes:
     """Packed octets of a numeric address without zone. Raises ValueError."""
     parts = text.split(".")
-    if len(parts) == 4 and all(part in _OCTETS for part in parts):
-        return bytes(map(_OCTETS.__getitem__, parts))  # Large configurations are full of these.
+    if len(parts) == 4:  # Large configurations are full of these.
+        try:
+            return bytes([_OCTETS[part] for part in parts])
+        except KeyError:
+            pass
     return ipaddress.ip_address(text).packed
 
 
@@ -68,6 +73,7 @@ def is_link_local(address: bytes) -> bool:
     return address[0] == 0xFE and address[1] & 0xC0 == 0x80
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Prefix:
     """An address and how many of its leading bits count; bits beyond `bits` are zero."""

@@ -6,9 +6,12 @@ Nanoseconds since 1970-01-01 UTC, so that the absolute seconds of PF_KEY (RFC 23
 
 from dataclasses import dataclass
 
+from koura.quick import quick
+
 NS_PER_S = 1_000_000_000
 
 
+@quick
 @dataclass(frozen=True, slots=True, order=True)
 class Moment:
     """A point in time, `ns` nanoseconds after the UNIX epoch."""

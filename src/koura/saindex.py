@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import IntEnum
 
+from koura.quick import quick
+
 
 class Protocol(IntEnum):
     """What an SA transforms packets with, by IP protocol number; TCP stands for TCP-MD5 (RFC 2385)."""
@@ -31,6 +33,7 @@ class Direction(IntEnum):
     FORWARD = 3
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class SaIndex:
     """The relation an SA belongs to. Addresses packed, host zone beside them (0: none)."""

@@ -38,3 +38,6 @@ class Secret:
         return f"<Secret of {len(self._octets)} octets>"
 
     __str__ = __repr__
+
+
+NO_SECRET = Secret()

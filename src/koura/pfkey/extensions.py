@@ -13,6 +13,7 @@ from koura.errors import Malformed
 from koura.pfkey.dialect import Dialect
 from koura.pfkey.numbers import Ext, SaType
 from koura.pfkey.sockaddr import Sockaddr
+from koura.quick import quick
 from koura.secret import Secret
 
 _SA = struct.Struct(">I4B")  # the SPI; replay, state, auth, encrypt
@@ -46,6 +47,7 @@ def _exactly(body: bytes, octets: int, where: str) -> None:
         raise Malformed(where, f"{len(body) + 4} octets, not {octets + 4}")
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Sa:
     """sadb_sa. auth, encrypt, flags in our numbers; window_packets as this field alone gives it (at most 255 of their units)."""
@@ -75,6 +77,7 @@ class Sa:
         return fixed + _FLAGS.pack(dialect.flags_theirs(self.flags))
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Lifetime:
     """sadb_lifetime: current, hard or soft. packets are RFC 2367's allocations."""
@@ -94,6 +97,7 @@ class Lifetime:
         return _LIFETIME.pack(self.packets & 0xFFFFFFFF, self.octets, self.add_s, self.use_s)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Address:
     """sadb_address: a socket address, the upper protocol, how many leading bits count."""
@@ -115,6 +119,7 @@ class Address:
         return _ADDRESS.pack(self.protocol, self.prefix_bits, self.reserved) + self.sockaddr.write(dialect)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Key:
     """sadb_key: `secret` holds ceil(bits / 8) octets, or all there are where the extension's size is not that of its bits."""
@@ -141,6 +146,7 @@ class Key:
         return _U16U16.pack(self.bits, 0) + self.secret.reveal()
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Ident:
     """sadb_ident. The string is held without its NUL padding; kind ADDR (4) carries a sockaddr there, kept as octets."""
@@ -298,6 +304,7 @@ class SpiRange:
         return _SPIRANGE.pack(self.min, self.max, 0)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Sa2:
     """sadb_x_sa2: what KAME's SAs have beyond sadb_sa. sequence: the low half of the counter."""
@@ -317,6 +324,7 @@ class Sa2:
         return _SA2.pack(self.mode, 0, 0, self.sequence & 0xFFFFFFFF, self.reqid)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class NatType:
     """sadb_x_nat_t_type. 2: ESP in UDP (RFC 3948)."""
@@ -333,6 +341,7 @@ class NatType:
         return bytes((self.type, 0, 0, 0))
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class NatPort:
     """sadb_x_nat_t_port: on the wire in network order."""
@@ -423,6 +432,7 @@ class KouraSa:
         return _KOURA.pack(self.tfc_octets, self.sequence, self.align_octets)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Unknown:
     """An extension that we carry without understanding it: the octets after its header, padding and all."""

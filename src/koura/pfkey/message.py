@@ -22,9 +22,11 @@ from koura.pfkey.dialect import Dialect
 from koura.pfkey.numbers import HEADER_OCTETS, PF_KEY_V2, Ext, Type
 from koura.pfkey.ours import KouraPolicy
 from koura.pfkey.policy import PolicyExtension
+from koura.quick import quick
 
 _HEADER = struct.Struct("<4BHHII")
 _EXTENSION = struct.Struct("<HH")
+_PADDING = tuple(bytes(-octets % 8) for octets in range(8))  # to whole words, by the octets over
 E = TypeVar("E", bound=x.Extension)
 
 Read = Callable[[int, bytes, Dialect, int], x.Extension]
@@ -51,6 +53,7 @@ READERS: dict[int, Read] = {
 }  # fmt: skip
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Window:
     """Where one extension lies: our number of its type, the offset of its header, the end of its padding."""
@@ -60,6 +63,7 @@ class Window:
     end: int
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Message:
     """A message as a value. type, satype and extension types are our numbers; errno is the dialect's, for it comes and goes as it is."""
@@ -145,8 +149,8 @@ def encode(one: x.Extension, dialect: Dialect, satype: int) -> bytes:
     if kind == 0:
         return b""
     body = one.body(dialect, satype)
-    words = (4 + len(body) + 7) // 8
-    return _EXTENSION.pack(words, kind) + body.ljust(8 * words - 4, b"\0")
+    octets = 4 + len(body)
+    return _EXTENSION.pack((octets + 7) >> 3, kind) + body + _PADDING[octets & 7]
 
 
 def is_known(kind: int, dialect: Dialect) -> bool:

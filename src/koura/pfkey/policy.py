@@ -20,6 +20,7 @@ from koura.errors import Errno, Malformed, Refused
 from koura.pfkey.dialect import Dialect, Requests
 from koura.pfkey.numbers import Ext
 from koura.pfkey.sockaddr import Sockaddr
+from koura.quick import quick
 from koura.saindex import Direction, Mode, Protocol
 from koura.spd.policy import Action, Level, Policy, Requirement, Scope
 from koura.spd.selector import Selector
@@ -30,6 +31,7 @@ _LINUX = struct.Struct("<HHBBHI4x")
 _NOWHERE = Sockaddr(b"")
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Request:
     """sadb_x_ipsecrequest, numbers unchecked. src and dst: both or neither; tail: octets after them that are no addresses."""
@@ -47,6 +49,7 @@ class Request:
         return any(end.family or end.address for end in (self.src, self.dst))
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class PolicyExtension:
     """sadb_x_policy, numbers unchecked. direction and scope as on the wire; id as the dialect shows it."""

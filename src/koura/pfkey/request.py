@@ -13,6 +13,7 @@ from koura.pfkey.numbers import Ext, SaType
 from koura.pfkey.policy import PolicyExtension
 from koura.pfkey.rules import Extensions
 from koura.pfkey.sockets import KeySocket, Outgoing
+from koura.quick import quick
 from koura.saindex import Protocol
 
 E = TypeVar("E", bound=x.Extension)
@@ -23,6 +24,7 @@ PROTOCOLS = {
 SATYPES = {protocol: satype for satype, protocol in PROTOCOLS.items()}
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Request:
     """`values` and `windows` by our extension number; `at`: when it came."""

@@ -26,6 +26,7 @@ from koura.pfkey.sa_requests import SaRequests
 from koura.pfkey.sockets import Audience, Delivery, KeySocket, Outgoing, Sockets
 from koura.pfkey.statistics import Statistics
 from koura.pfkey.tell import Tell
+from koura.quick import quick
 from koura.sadb.database import Database as Sad
 from koura.saindex import SaIndex
 from koura.settings import Settings
@@ -34,6 +35,7 @@ from koura.spd.database import Database as Spd
 Reply = tuple[Outgoing, Audience] | None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What became of one send(): its errno in the client's own numbers (0: taken), and messages for sockets, in order.

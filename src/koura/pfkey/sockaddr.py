@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from koura.errors import Malformed
 from koura.pfkey.dialect import Dialect
+from koura.quick import quick
 
 AF_INET = 2
 _IN = struct.Struct(">H4s8x")
@@ -20,6 +21,7 @@ _IN6 = struct.Struct(">H4s16s")
 _SCOPE = struct.Struct("<I")
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Sockaddr:
     """An address packed, a port in host order. Neither IPv4 nor IPv6: `address` is b'' and `foreign` holds the octets, family in `family`.

@@ -15,6 +15,7 @@ from koura.pfkey.dump import Dump
 from koura.pfkey.message import Message
 from koura.pfkey.numbers import HEADER_OCTETS, Type
 from koura.pfkey.statistics import Statistics
+from koura.quick import quick
 
 
 class Audience(Enum):
@@ -26,6 +27,7 @@ class Audience(Enum):
     ALL = "all"
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """Octets for one key socket, by its number."""

@@ -13,6 +13,7 @@ from koura.pfkey import extensions as x
 from koura.pfkey.announce import implied_auth
 from koura.pfkey.numbers import NATT_ESPINUDP, Ext
 from koura.pfkey.request import Request
+from koura.quick import quick
 from koura.sadb.agreement import Agreement, Encapsulation, Identity, Limits, SaFlags
 from koura.saindex import Mode, Protocol, SaIndex
 from koura.secret import Secret
@@ -26,6 +27,7 @@ _NO_KEY = Secret()
 _KNOWN_FLAGS = SaFlags(sum(SaFlags))
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Algorithms:
     """What protects an SA, keys with their salts."""

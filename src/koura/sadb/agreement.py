@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 from enum import IntFlag
 
 from koura.crypto.algorithm import Algorithm, Kind
+from koura.quick import quick
 from koura.saindex import SaIndex
-from koura.secret import Secret
+from koura.secret import NO_SECRET, Secret
 
 
 class SaFlags(IntFlag):
@@ -29,6 +30,7 @@ _ESN, _OLD, _NOECN, _DECAP_DSCP = map(int, (SaFlags.ESN, SaFlags.OLD, SaFlags.NO
 _OTHER_PADDING = int(SaFlags.PRAND | SaFlags.PZERO)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Limits:
     """One lifetime, soft or hard; 0 means unlimited. RFC 2367 §2.3.2: allocations are packets here."""
@@ -39,6 +41,10 @@ class Limits:
     use_s: int = 0
 
 
+NO_LIMITS = Limits()
+
+
+@quick
 @dataclass(frozen=True, slots=True)
 class Encapsulation:
     """ESP in UDP, RFC 3948. Ports in host order; `oai`/`oar` packed original addresses or b''; frag_octets 0: unset."""
@@ -59,6 +65,7 @@ class Identity:
     text: bytes
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Agreement:
     """One SA as agreed. Keys include the salt at their end, as PF_KEY carries them.
@@ -72,14 +79,14 @@ class Agreement:
     index: SaIndex
     spi: int
     encryption: Algorithm | None = None
-    encryption_key: Secret = field(default_factory=Secret)
+    encryption_key: Secret = NO_SECRET
     integrity: Algorithm | None = None
-    integrity_key: Secret = field(default_factory=Secret)
+    integrity_key: Secret = NO_SECRET
     compression: Algorithm | None = None
     flags: SaFlags = SaFlags.NONE
     window_packets: int = 0
-    soft: Limits = Limits()
-    hard: Limits = Limits()
+    soft: Limits = NO_LIMITS
+    hard: Limits = NO_LIMITS
     encapsulation: Encapsulation | None = None
     identity_src: Identity | None = None
     identity_dst: Identity | None = None
@@ -101,11 +108,13 @@ class Agreement:
 
     def __post_init__(self) -> None:
         bits = int(self.flags)  # IntFlag's own operators are slow, and a hundred thousand SAs may be added at once.
-        for name, value in (
-            ("is_tunnel", self.index.mode == 2), ("has_esn", bool(bits & _ESN)), ("is_old", bool(bits & _OLD)),
-            ("pads_in_sequence", not bits & _OTHER_PADDING), ("ignores_ecn", bool(bits & _NOECN)), ("takes_dscp", bool(bits & _DECAP_DSCP)),
-        ):  # fmt: skip
-            object.__setattr__(self, name, value)
+        put = object.__setattr__
+        put(self, "is_tunnel", self.index.mode == 2)
+        put(self, "has_esn", bits & _ESN != 0)
+        put(self, "is_old", bits & _OLD != 0)
+        put(self, "pads_in_sequence", bits & _OTHER_PADDING == 0)
+        put(self, "ignores_ecn", bits & _NOECN != 0)
+        put(self, "takes_dscp", bits & _DECAP_DSCP != 0)
 
     @property
     def checked_packets(self) -> int:

@@ -5,14 +5,14 @@ Options may stand in any order, each once (-f as often as there are words for it
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from koura.crypto.algorithm import Algorithm, Kind
 from koura.pfkey.numbers import FREEBSD_FLAGS
-from koura.sadb.agreement import Identity, Limits, SaFlags
+from koura.sadb.agreement import NO_LIMITS, Identity, Limits, SaFlags
 from koura.saindex import Mode
-from koura.secret import Secret
+from koura.secret import NO_SECRET, Secret
 from koura.setkey import ciphers
 from koura.setkey.cursor import Cursor, Wrong, quoted
 from koura.setkey.statements import (
@@ -70,6 +70,8 @@ class _Given:
 
     def limits(self, octets: str, packets: str, seconds: str, use: str) -> Limits:
         number = self.numbers.get
+        if not self.numbers:
+            return NO_LIMITS
         return Limits(number(packets, 0), number(octets, 0), number(seconds, 0), number(use, 0))
 
     @property
@@ -93,10 +95,10 @@ def add(cursor: Cursor, warnings: list[Wrong]) -> Statement:
     natt = _encapsulation(cursor, given, protocol, src, dst)
     _fit(cursor, given, protocol, spi_at, spi)
     terms = Terms(
-        given.flags | (SaFlags.OLD if protocol.endswith("-old") else SaFlags.NONE),
+        given.flags | SaFlags.OLD if protocol.endswith("-old") else given.flags,
         given.window_packets,
         given.limits("-bh", "-ph", "-lh", "-uh"), given.limits("-bs", "-ps", "-ls", "-us"), natt,
-        given.algorithms.get("-E"), given.keys.get("-E", Secret()), given.algorithms.get("-A"), given.keys.get("-A", Secret()),
+        given.algorithms.get("-E"), given.keys.get("-E", NO_SECRET), given.algorithms.get("-A"), given.keys.get("-A", NO_SECRET),
         given.algorithms.get("-C"), given.numbers.get("-seq", 0), given.numbers.get("-tfc", 0), given.numbers.get("-align", 4),
         given.interface, given.identities, tuple(given.extra),
     )  # fmt: skip
@@ -292,7 +294,7 @@ def _natt(cursor: Cursor, given: _Given, _name: str) -> None:
             raise cursor.last("a UDP port is missing", "-natt ADDRESS[PORT] ADDRESS[PORT], both ports from 1 to 65535")
         ends.append(end)
     oai, oar = ends
-    given.natt = Natt(oai.port, oar.port, Endpoint(oai.host, span=oai.span), Endpoint(oar.host, span=oar.span))
+    given.natt = Natt(oai.port, oar.port, replace(oai, port=0), replace(oar, port=0))
 
 
 def _label(cursor: Cursor, _given: _Given, _name: str) -> None:

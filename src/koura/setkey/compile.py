@@ -52,7 +52,7 @@ _WIDEST_OCTETS = 255
 def numeric(host: str, hosts: Hosts) -> tuple[bytes, ...]:
     """The resolver that knows numbers only. () for names."""
     try:
-        packed = address.parse(host.partition("%")[0])
+        packed = address.parse(host)
     except ValueError:
         return ()
     return (packed,) if hosts.family in (0, address.family(packed)) else ()
@@ -72,9 +72,11 @@ class _Compiler:
 
     def messages(self, statement: Statement) -> tuple[Message, ...]:
         if isinstance(statement, Add):
-            kind = Type.UPDATE if statement.is_update else Type.ADD
+            kind, satype = Type.UPDATE if statement.is_update else Type.ADD, _SATYPES[statement.sa.protocol]
             pairs = self._pairs(statement.sa.src, statement.sa.dst, statement.hosts)
-            return tuple(Message(kind, _SATYPES[statement.sa.protocol], extensions=self._add(statement, *pair)) for pair in pairs)
+            return tuple([Message(kind, satype, extensions=self._add(statement, *pair)) for pair in pairs])
+        if isinstance(statement, PolicyAdd | PolicyDelete):
+            return (self._policy(statement),)
         if isinstance(statement, GetSpi | Get | Delete):
             return (self._one(statement),)
         if isinstance(statement, DeleteAll):
@@ -85,8 +87,6 @@ class _Compiler:
             )
         if isinstance(statement, Flush | Dump):
             return (Message(Type.FLUSH if isinstance(statement, Flush) else Type.DUMP, _SATYPES[statement.protocol]),)
-        if isinstance(statement, PolicyAdd | PolicyDelete):
-            return (self._policy(statement),)
         return (Message(Type.X_SPDDUMP if isinstance(statement, PolicyDump) else Type.X_SPDFLUSH),)
 
     # -- SAs -----------------------------------------------------------------------------------------------------------
@@ -202,14 +202,16 @@ class _Compiler:
         return found[0]
 
     def _every(self, end: Endpoint, hosts: Hosts) -> tuple[Sockaddr, ...]:
-        host, _, zone = end.host.partition("%")
+        host, zone = end.host, ""
+        if "%" in host:
+            host, _, zone = host.partition("%")
         if zone and not zone.isdigit():
             raise self._wrong(end, f"the zone {zone} is a name", "write the interface's number: fe80::1%2")
         found = self._resolve(host, hosts)
         if not found:
             family = f"IPv{hosts.family} " if hosts.family else ""
             raise self._wrong(end, f"{end.host} is no {family}address that can be found", "a numeric address, or a name that resolves")
-        return tuple(Sockaddr(packed, zone=int(zone or 0)) for packed in found)
+        return tuple([Sockaddr(packed, 0, int(zone or 0)) for packed in found])
 
     def _wrong(self, end: Endpoint, why: str, hint: str) -> BadScript:
         fault: Fault = fault_at(self._source, end.span.start, end.span.end, why, hint)

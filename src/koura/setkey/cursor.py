@@ -1,12 +1,15 @@
 """A place in the words of one command, and the small things every command is made of: numbers, addresses, ports, keys."""
 
+import re
+
 from koura.secret import Secret
 from koura.setkey.faults import Fault, Source, Span, fault_at
 from koura.setkey.lexer import Command
 from koura.setkey.names import SERVICES
-from koura.setkey.statements import Endpoint, Hosts
+from koura.setkey.statements import ANY_HOSTS, Endpoint, Hosts
 
 _AIOPT = {"-4": (4, False), "-6": (6, False), "-n": (0, True), "-4n": (4, True), "-n4": (4, True), "-6n": (6, True), "-n6": (6, True)}
+_NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]+")
 _MARKS = frozenset("[]/,")
 _WORD_SHOWN = 40
 
@@ -25,25 +28,27 @@ class Wrong(Exception):
 class Cursor:
     """Reads a command word by word. Each `take_*` moves on or raises Wrong at the word it does not like."""
 
-    __slots__ = ("at", "command", "starts", "words")
+    __slots__ = ("_count", "at", "command", "words")
 
     def __init__(self, command: Command) -> None:
         self.command = command
         self.words = command.words
-        self.starts = command.starts
+        self._count = len(command.words)
         self.at = 0
 
     # -- words ----------------------------------------------------------------------------------------------------------
     def peek(self) -> str:
         """The next word, '' at the end of the command."""
-        return self.words[self.at] if self.at < len(self.words) else ""
+        at = self.at
+        return self.words[at] if at < self._count else ""
 
     def take(self, what: str) -> str:
         """The next word that is not a mark; `what` names it in the fault if it is missing."""
-        if self.at >= len(self.words) or self.words[self.at] in _MARKS:
+        at = self.at
+        if at >= self._count or (word := self.words[at]) in _MARKS:
             raise self.missing(what)
-        self.at += 1
-        return self.words[self.at - 1]
+        self.at = at + 1
+        return word
 
     def missing(self, what: str, hint: str = "") -> Wrong:
         """What is expected is not the next word."""
@@ -53,7 +58,7 @@ class Cursor:
     def wrong(self, index: int, why: str, hint: str = "") -> Wrong:
         """A fault at word `index`; behind the last word, at the command's end."""
         if index < len(self.words):
-            start = self.starts[index]
+            start = self.command.start_of(index)
             return Wrong(start, start + len(self.words[index]), why, hint)
         end = max(self.command.end, self.command.start + 1)
         return Wrong(end - 1, end, why, hint)
@@ -88,10 +93,9 @@ class Cursor:
     def take_spi(self) -> int:
         """Decimal or 0x; 32 bits."""
         word = self.take("the SPI")
-        digits, base = (word[2:], 16) if word[:2] in ("0x", "0X") else (word, 10)
-        if not _are_digits(digits, base):
+        if _NUMBER.fullmatch(word) is None:
             raise self.last(f"the SPI is a number or 0x and hexadecimal digits, not {quoted(word)}")
-        number = int(digits, base) if len(digits) <= 40 else 1 << 32
+        number = int(word, 16 if word[:2] in ("0x", "0X") else 10) if len(word) <= 42 else 1 << 32
         if number >= 1 << 32:
             raise self.last("SPI too big.", "an SPI has 32 bits")
         return number
@@ -106,14 +110,20 @@ class Cursor:
                 raise self.last(f"{what} has a character that has no octets") from None
         if word[:2] not in ("0x", "0X"):
             raise self.last(f"{what} is a quoted string or 0x and hexadecimal digits")
-        digits = word[2:]
-        if not _are_digits(digits, 16):
+        digits = word[2:] if len(word) % 2 == 0 else "0" + word[2:]
+        try:
+            octets = bytes.fromhex(digits)
+        except ValueError:
+            octets = b""
+        if not octets:
             raise self.last(f"{what} has characters that are no hexadecimal digits")
-        return Secret(bytes.fromhex("0" * (len(digits) % 2) + digits))
+        return Secret(octets)
 
     # -- addresses ------------------------------------------------------------------------------------------------------
     def take_hosts(self) -> Hosts:
         """-4, -6, -n in any combination."""
+        if self.peek() not in _AIOPT:
+            return ANY_HOSTS
         family, is_numeric = 0, False
         while (option := _AIOPT.get(self.peek())) is not None:
             if family and option[0] not in (0, family):
@@ -133,7 +143,7 @@ class Cursor:
             self.at += 1
             prefix = self.take_number("the prefix length", 128)
         port = self._take_port() if self.peek() == "[" else 0
-        return Endpoint(host, prefix, port, Span(self.starts[start], self.starts[start] + len(host), self.command.line))
+        return Endpoint(host, prefix, port, self.command, start)
 
     def _take_port(self) -> int:
         self.at += 1
@@ -160,6 +170,3 @@ def quoted(word: str) -> str:
         return "a long hexadecimal string"
     return f"`{word if len(word) <= _WORD_SHOWN else word[:_WORD_SHOWN] + '...'}`"
 
-
-def _are_digits(digits: str, base: int) -> bool:
-    return bool(digits) and digits.isascii() and (digits.isdigit() if base == 10 else all(c in "0123456789abcdefABCDEF" for c in digits))

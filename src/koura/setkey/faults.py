@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from koura.errors import KouraError
+from koura.quick import quick
 
 _SECRETS = re.compile(r'#[^\n]*|"[^"]*"?|0[xX][0-9A-Fa-f]{9,}')
 _MAX_SHOWN = 160  # characters of a line that are shown at most
@@ -49,6 +50,7 @@ def _mask(match: re.Match[str]) -> str:
     return found if found[0] == "#" else re.sub(r"[^\n]", "*", found)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Span:
     """Where something stands in its script: offsets, the end excluded, and the line of the start."""

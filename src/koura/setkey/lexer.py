@@ -12,6 +12,9 @@ from koura.setkey.faults import Fault, Source, fault_at
 
 _BLANK = re.compile(r"(?:[ \t\r\n\f\v]+|#[^\n]*)*")
 _WORD = re.compile(r'[A-Za-z0-9:._%+\-@*=]+|"[^"]*"|[\[\]/,;]')
+# A command as most are: no quotes, no comments. Its words need not be asked for one by one.
+_PLAIN = re.compile(r"[A-Za-z0-9:._%+\-@*=\[\]/, \t\r\n\f\v]*;")
+_PLAIN_POLICY = re.compile(r"(?<![A-Za-z0-9:._%+\-@*=])-P(?![A-Za-z0-9:._%+\-@*=])[ \t\r\n\f\v]*")
 _POLICY_END = re.compile(r"#[^\n]*|;")
 _HARDWARE = re.compile(r"-hwif(?=\s)")
 _POLICY_COMMANDS = frozenset({"spdadd", "spdupdate", "spddelete"})
@@ -19,13 +22,17 @@ _POLICY_COMMANDS = frozenset({"spdadd", "spdupdate", "spddelete"})
 
 @dataclass(slots=True)
 class Command:
-    """The words of one command without its `;`, where each starts, and where the command starts and ends (its `;` included)."""
+    """The words of one command without its `;`, and where it starts and ends (its `;` included)."""
 
-    words: list[str] = field(default_factory=list)
-    starts: list[int] = field(default_factory=list)
+    lexer: "Lexer" = field(repr=False)
     start: int = 0
-    end: int = 0
     line: int = 1
+    words: list[str] = field(default_factory=list)
+    end: int = 0
+
+    def start_of(self, index: int) -> int:
+        """Where a word starts. It is found again only when somebody asks: hardly anybody does."""
+        return self.lexer.starts(self)[index]
 
 
 class Lexer:
@@ -42,13 +49,36 @@ class Lexer:
         text = self.source.text
         position = _blank(text, start)
         while position < len(text):
-            command = Command(start=position, line=self._line_at(position))
+            command = Command(self, position, self._line_at(position))
             faults = len(self.faults)
-            position = self._read(command, position)
-            command.end = position
+            position = command.end = self._plain(command, position) or self._read(command, position, [])
             if command.words and len(self.faults) == faults:
                 yield command
             position = _blank(text, position)
+
+    def starts(self, command: Command) -> list[int]:
+        """Where the words of a command start, which has been read without a fault."""
+        found: list[int] = []
+        self._read(Command(self, command.start, command.line), command.start, found)
+        return found
+
+    def _plain(self, command: Command, position: int) -> int:
+        """Fill a plain command; the offset behind its `;`, or 0 if it is none."""
+        text = self.source.text
+        found = _PLAIN.match(text, position)
+        if found is None:
+            return 0
+        end = found.end()
+        if text.startswith("spd", position) and (policy := _PLAIN_POLICY.search(text, position, end)) is not None:
+            words = _WORD.findall(text, position, policy.end())
+            if words[0] in _POLICY_COMMANDS:
+                if _HARDWARE.search(text, policy.end(), end) is not None:
+                    return 0
+                words.append(text[policy.end() : end - 1].rstrip())
+                command.words = words
+                return end
+        command.words = _WORD.findall(text, position, end - 1)
+        return end
 
     def _line_at(self, position: int) -> int:
         if position < self._counted:  # Reading was taken up again further back.
@@ -57,9 +87,9 @@ class Lexer:
         self._counted = position
         return self._line
 
-    def _read(self, command: Command, position: int) -> int:
-        """Fill `command`; the offset behind its `;`."""
-        text, words, starts = self.source.text, command.words, command.starts
+    def _read(self, command: Command, position: int, starts: list[int]) -> int:
+        """Fill `command` and the offsets of its words; the offset behind its `;`."""
+        text, words = self.source.text, command.words
         match = _WORD.match
         blank = _BLANK.match
         end = len(text)
@@ -74,6 +104,7 @@ class Lexer:
             starts.append(position)
             position = blank(text, found.end()).end()  # type: ignore[union-attr]  # It matches the empty string, too.
             if word == "-P" and words[0] in _POLICY_COMMANDS:
+                starts.append(position)
                 position = self._policy(command, position)
         last = starts[-1] if starts else position
         self._fault(last, end, "the command is not ended", "every command ends with `;`")
@@ -99,7 +130,6 @@ class Lexer:
             end = start + hardware.start()
             policy = policy[: hardware.start()]
         command.words.append(policy.rstrip())
-        command.starts.append(start)
         return end
 
     def _unreadable(self, position: int) -> int:

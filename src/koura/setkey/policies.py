@@ -114,11 +114,12 @@ def _policy(cursor: Cursor, protocol: int, is_whole: bool = True) -> Policy:
         raise cursor.last(f"-P is expected, not {quoted(word)}", hint)
     if cursor.at >= len(cursor.words) or not cursor.words[cursor.at].strip():
         raise cursor.missing("the policy", "such as: out ipsec esp/transport//require")
-    start, text = cursor.starts[cursor.at], cursor.words[cursor.at]
+    text = cursor.words[cursor.at]
     cursor.at += 1
     try:
         policy = language.parse(text)
     except language.PolicySyntax as fault:
+        start = cursor.command.start_of(cursor.at - 1)
         raise Wrong(start + fault.start, start + fault.end, fault.why, fault.hint) from None
     if is_whole and policy.action in (Action.ENTRUST, Action.BYPASS):
         raise cursor.last(f"{policy.action.name.lower()} is for sockets only", "in the SPD: discard, none or ipsec")

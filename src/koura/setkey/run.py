@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from koura.pfkey.dialect import FREEBSD
 from koura.pfkey.message import Message
+from koura.quick import quick
 from koura.setkey.compile import Resolver, compile, numeric
 from koura.setkey.faults import BadScript, Fault, Span, fault_at
 from koura.setkey.parse import Script
@@ -17,6 +18,7 @@ from koura.setkey.statements import Add, DeleteAll, GetSpi, PolicyAdd, Statement
 _COMMAND = re.compile(r"[a-z]+")
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Answered:
     """What came of one message: errno 0 or the number in FreeBSD's terms, and why."""

@@ -7,10 +7,12 @@ are in range, keys have the size their algorithm needs, options fit the protocol
 from dataclasses import dataclass, field
 
 from koura.crypto.algorithm import Algorithm
-from koura.sadb.agreement import Identity, Limits, SaFlags
+from koura.quick import quick
+from koura.sadb.agreement import NO_LIMITS, Identity, Limits, SaFlags
 from koura.saindex import Direction, Mode
-from koura.secret import Secret
+from koura.secret import NO_SECRET, Secret
 from koura.setkey.faults import NOWHERE, Span
+from koura.setkey.lexer import Command
 from koura.spd.policy import Policy
 
 
@@ -22,16 +24,33 @@ class Hosts:
     is_numeric: bool = False
 
 
+ANY_HOSTS = Hosts()
+
+
+@quick
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One address as written: a name or number, with prefix length (None: the whole address) and port (0: any, or none given)."""
+    """One address as written: a name or number, with prefix length (None: the whole address) and port (0: any, or none given).
+
+    command, word: where it stands.
+    """
 
     host: str
     prefix: int | None = None
     port: int = 0
-    span: Span = field(default=NOWHERE, compare=False)
+    command: Command | None = field(default=None, compare=False, repr=False)
+    word: int = field(default=0, compare=False, repr=False)
+
+    @property
+    def span(self) -> Span:
+        """Where it stands in the script."""
+        if self.command is None:
+            return NOWHERE
+        start = self.command.start_of(self.word)
+        return Span(start, start + len(self.host), self.command.line)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Sa:
     """The SA of a command: protocol word, addresses, SPI, mode and reqid. has_ports: esp-udp, or ports behind the addresses."""
@@ -44,6 +63,7 @@ class Sa:
     reqid: int = 0
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Natt:
     """-natt: the original addresses of initiator and responder and the UDP ports in use. For esp-udp the originals are None."""
@@ -55,19 +75,20 @@ class Natt:
     frag_octets: int = 0
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What an SA does with packets, as `add` and `update` say it. window_packets None: -r was not given."""
 
     flags: SaFlags = SaFlags.CYCSEQ
     window_packets: int | None = None
-    hard: Limits = Limits()
-    soft: Limits = Limits()
+    hard: Limits = NO_LIMITS
+    soft: Limits = NO_LIMITS
     natt: Natt | None = None
     encryption: Algorithm | None = None
-    encryption_key: Secret = field(default_factory=Secret)
+    encryption_key: Secret = NO_SECRET
     integrity: Algorithm | None = None
-    integrity_key: Secret = field(default_factory=Secret)
+    integrity_key: Secret = NO_SECRET
     compression: Algorithm | None = None
     sequence: int = 0
     tfc_octets: int = 0
@@ -77,13 +98,14 @@ class Terms:
     extra: tuple[tuple[int, bytes], ...] = ()  # extensions given as octets, by number
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Add:
     """add, or update where `is_update` says so."""
 
     sa: Sa
     terms: Terms
-    hosts: Hosts = Hosts()
+    hosts: Hosts = ANY_HOSTS
     is_update: bool = False
     span: Span = field(default=NOWHERE, compare=False)
 
@@ -93,7 +115,7 @@ class GetSpi:
     """getspi: a larval SA; spi 0 lets the stack choose."""
 
     sa: Sa
-    hosts: Hosts = Hosts()
+    hosts: Hosts = ANY_HOSTS
     span: Span = field(default=NOWHERE, compare=False)
 
 
@@ -102,7 +124,7 @@ class Get:
     """get: one SA, to be shown."""
 
     sa: Sa
-    hosts: Hosts = Hosts()
+    hosts: Hosts = ANY_HOSTS
     span: Span = field(default=NOWHERE, compare=False)
 
 
@@ -111,7 +133,7 @@ class Delete:
     """delete: one SA."""
 
     sa: Sa
-    hosts: Hosts = Hosts()
+    hosts: Hosts = ANY_HOSTS
     span: Span = field(default=NOWHERE, compare=False)
 
 
@@ -122,7 +144,7 @@ class DeleteAll:
     src: Endpoint
     dst: Endpoint
     protocol: str = ""
-    hosts: Hosts = Hosts()
+    hosts: Hosts = ANY_HOSTS
     span: Span = field(default=NOWHERE, compare=False)
 
 
@@ -142,6 +164,7 @@ class Dump:
     span: Span = field(default=NOWHERE, compare=False)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Range:
     """The selector of a policy command. protocol 255: any. ICMP type and code None: any."""
@@ -153,6 +176,7 @@ class Range:
     icmp_code: int | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class PolicyAdd:
     """spdadd, or spdupdate where `is_update` says so. `policy` carries no selector: that is in `range`, still by name.
@@ -163,7 +187,7 @@ class PolicyAdd:
     range: Range
     policy: Policy
     interface: str = ""
-    hosts: Hosts = Hosts()
+    hosts: Hosts = ANY_HOSTS
     is_update: bool = False
     span: Span = field(default=NOWHERE, compare=False)
     keeps_reqids: bool = False
@@ -175,7 +199,7 @@ class PolicyDelete:
 
     range: Range
     direction: Direction
-    hosts: Hosts = Hosts()
+    hosts: Hosts = ANY_HOSTS
     span: Span = field(default=NOWHERE, compare=False)
 
 

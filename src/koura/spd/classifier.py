@@ -23,6 +23,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
+from koura.quick import quick
 from koura.spd.selector import ANY_PORT, ANY_PROTOCOL, Flow, Selector
 
 Order = tuple[int, int]  # priority, then insertion
@@ -43,6 +44,7 @@ class Ordered(Protocol):
 T = TypeVar("T", bound=Ordered)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class _Shape:
     octets: int

@@ -16,7 +16,6 @@ but a direction alone has 0, and a priority of 0 is not shown.
 """
 
 import re
-from dataclasses import dataclass
 
 from koura import address
 from koura.errors import KouraError
@@ -34,6 +33,7 @@ _MODES = {"transport": Mode.TRANSPORT, "tunnel": Mode.TUNNEL}
 _MODE_WORDS = {mode: mode.name.lower() for mode in (Mode.ANY, Mode.TRANSPORT, Mode.TUNNEL)} | {Mode.TCP_MD5: "tcp-md5"}
 _LEVELS = {level.name.lower(): level for level in Level}
 _TOKEN = re.compile(r"[A-Za-z0-9:._%#]+|[^\s,;]")
+_END = ""  # no word is empty
 _LEVEL = re.compile(r"([a-z]*)(?:([:#])(\d*))?", re.ASCII)
 _Ends = tuple[bytes, bytes, int, int]  # addresses and ports
 _NO_ENDS: _Ends = (b"", b"", 0, 0)
@@ -61,84 +61,76 @@ class PolicySyntax(KouraError):
         return self.start + 1
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
-    text: str
-    start: int
-
-    @property
-    def end(self) -> int:
-        return self.start + len(self.text)
-
-
 def parse(text: str, unset_priority: int = PRIORITY_UNSET) -> Policy:
     """The policy that the text says, without selector. Raises PolicySyntax. What the SPD or a socket takes: spd.validity."""
     return _Parser(text, unset_priority).policy()
 
 
 class _Parser:
-    """Reads left to right, one word ahead."""
+    """Reads left to right, one word ahead. A fault's place is the number of its word; where that stands is looked for when it is needed."""
 
     def __init__(self, text: str, unset_priority: int) -> None:
-        self._tokens = [_Token(found.group(), found.start()) for found in _TOKEN.finditer(text)]
-        self._end = _Token("", len(text.rstrip()))
+        self._text = text
+        self._words = [*_TOKEN.findall(text), _END]
         self._at = 0
         self._priority = unset_priority
 
     # -- words ---------------------------------------------------------------------------------------------------------
 
-    def _peek(self) -> _Token:
-        return self._tokens[self._at] if self._at < len(self._tokens) else self._end
-
-    def _take(self) -> _Token:
-        token = self._peek()
-        self._at += 1
-        return token
+    def _take(self) -> str:
+        """The next word; _END, which is never passed, behind the last one."""
+        word = self._words[self._at]
+        self._at += word is not _END
+        return word
 
     def _skip(self, text: str) -> bool:
         """Take the next word if it is this one."""
-        is_next = self._peek().text == text
+        is_next = self._words[self._at] == text
         self._at += is_next
         return is_next
 
-    def _wrong(self, token: _Token, why: str, code: int = INVALID_ARGUMENT, hint: str = "") -> PolicySyntax:
-        return PolicySyntax(why, code, token.start, max(token.end, token.start + 1), hint)
+    def _wrong(self, at: int, why: str, code: int = INVALID_ARGUMENT, hint: str = "") -> PolicySyntax:
+        """A fault at the word of this place."""
+        starts = [found.start() for found in _TOKEN.finditer(self._text)]
+        start = starts[at] if at < len(starts) else len(self._text.rstrip())
+        return PolicySyntax(why, code, start, max(start + len(self._words[at]), start + 1), hint)
 
     # -- rules ---------------------------------------------------------------------------------------------------------
 
     def policy(self) -> Policy:
-        token = self._take()
-        direction = _DIRECTIONS.get(token.text)
+        direction = _DIRECTIONS.get(self._take())
         if direction is None:
-            raise self._wrong(token, "a policy begins with its direction", hint="in or out (Linux also fwd)")
-        if self._peek().text in ("prio", "priority"):
+            raise self._wrong(0, "a policy begins with its direction", hint="in or out (Linux also fwd)")
+        words = self._words
+        if words[self._at] in ("prio", "priority"):
             self._priority = self._prio()
-        elif self._peek() is self._end:
+        elif words[self._at] is _END:
             return Policy(direction, Action.DISCARD, priority=PRIORITY_UNSET)
-        token = self._take()
-        action = _ACTIONS.get(token.text)
+        at = self._at
+        word = self._take()
+        action = _ACTIONS.get(word)
         if action is None:
-            why = f"no such action: {token.text}" if token.text else "an action is missing"
-            raise self._wrong(token, why, hint="discard, none, ipsec, entrust or bypass")
+            why = f"no such action: {word}" if word else "an action is missing"
+            raise self._wrong(at, why, hint="discard, none, ipsec, entrust or bypass")
         requirements: list[Requirement] = []
-        while (token := self._peek()) is not self._end:
+        while words[self._at] is not _END:
             if action is not Action.IPSEC:
-                raise self._wrong(token, f"nothing may follow {action.name.lower()}", hint="only ipsec takes requests")
+                raise self._wrong(self._at, f"nothing may follow {action.name.lower()}", hint="only ipsec takes requests")
             if len(requirements) == MAX_REQUIREMENTS:
-                raise self._wrong(token, f"more than {MAX_REQUIREMENTS} requests")
+                raise self._wrong(self._at, f"more than {MAX_REQUIREMENTS} requests")
             requirements.append(self._request(direction))
         return Policy(direction, action, requirements=tuple(requirements), priority=self._priority)
 
     def _prio(self) -> int:
         self._take()
-        first = self._peek()
-        base = _PRIORITIES.get(first.text)
+        first = self._at
+        base = _PRIORITIES.get(self._words[first])
         if base is None:
             is_negative = self._skip("-")
             base, offset = PRIORITY_DEFAULT, self._number(PRIORITY_DEFAULT, "a number, low, def or high")
         else:
             self._take()
-            is_negative = self._peek().text == "-"
+            is_negative = self._words[self._at] == "-"
             has_offset = self._skip("-") or self._skip("+")
             offset = self._number(0x7FFF_FFFF, "a number") if has_offset else 0
         priority = base + offset if is_negative else base - offset
@@ -147,22 +139,24 @@ class _Parser:
         return priority
 
     def _number(self, most: int, hint: str) -> int:
-        token = self._take()
-        if not (token.text.isascii() and token.text.isdigit()):
-            raise self._wrong(token, "a number is missing", hint=hint)
-        if len(token.text) > 10 or int(token.text) > most:
-            raise self._wrong(token, f"{token.text} is too large", hint=f"at most {most}")
-        return int(token.text)
+        at = self._at
+        word = self._take()
+        if not (word.isascii() and word.isdigit()):
+            raise self._wrong(at, "a number is missing", hint=hint)
+        if len(word) > 10 or int(word) > most:
+            raise self._wrong(at, f"{word} is too large", hint=f"at most {most}")
+        return int(word)
 
     def _request(self, direction: Direction) -> Requirement:
-        start = self._peek()
-        protocol = _PROTOCOLS.get(self._take().text)
+        start = self._at
+        word = self._take()
+        protocol = _PROTOCOLS.get(word)
         if protocol is None:
-            raise self._wrong(start, f"no such protocol: {start.text}", INVALID_ARGUMENT, "esp, ah or ipcomp, as in esp/transport//require")
+            raise self._wrong(start, f"no such protocol: {word}", INVALID_ARGUMENT, "esp, ah or ipcomp, as in esp/transport//require")
         mode = self._mode(start)
         ends, has_ends, level, reqid = _NO_ENDS, False, Level.DEFAULT, 0
         if self._skip("/"):
-            if self._peek().text != "/" and self._is_end_next():
+            if self._is_end_next():
                 ends, has_ends = self._ends(direction), True
             if self._skip("/"):
                 level, reqid = self._level(has_ends or mode is Mode.TUNNEL)
@@ -170,29 +164,30 @@ class _Parser:
             raise self._wrong(start, "a tunnel needs its endpoints", INVALID_ADDRESS, "as in esp/tunnel/192.0.2.1-192.0.2.2/require")
         return Requirement(protocol, mode, level, reqid, *ends)
 
-    def _mode(self, start: _Token) -> Mode:
+    def _mode(self, start: int) -> Mode:
+        protocol = self._words[start]
         if not self._skip("/"):
-            raise self._wrong(start, f"{start.text} needs a mode", TOO_FEW_ARGUMENTS, f"{start.text}/transport or {start.text}/tunnel")
-        token = self._peek()
-        mode = _MODES.get(token.text)
+            raise self._wrong(start, f"{protocol} needs a mode", TOO_FEW_ARGUMENTS, f"{protocol}/transport or {protocol}/tunnel")
+        word = self._words[self._at]
+        mode = _MODES.get(word)
         if mode is None:
-            why = f"no such mode: {token.text}" if token.text else f"{start.text} needs a mode"
-            raise self._wrong(token, why, TOO_FEW_ARGUMENTS, "transport or tunnel")
+            why = f"no such mode: {word}" if word else f"{protocol} needs a mode"
+            raise self._wrong(self._at, why, TOO_FEW_ARGUMENTS, "transport or tunnel")
         self._take()
         return mode
 
     def _is_end_next(self) -> bool:
-        """Whether endpoints follow a request's second slash, and not the next request or nothing."""
-        token = self._peek()
-        return token.text != "" and token.text not in _PROTOCOLS
+        """Whether endpoints follow a request's second slash, and not a third, the next request or nothing."""
+        word = self._words[self._at]
+        return word not in ("/", "") and word not in _PROTOCOLS
 
     def _ends(self, direction: Direction) -> _Ends:
-        first = self._peek()
-        if first.text in ("me", "any"):
+        first = self._at
+        if self._words[first] in ("me", "any"):
             return self._me_any(direction)
         src, sport = self._address()
         if not self._skip("-"):
-            raise self._wrong(self._peek(), "an endpoint is missing", hint="two addresses with a hyphen between: 192.0.2.1-192.0.2.2")
+            raise self._wrong(self._at, "an endpoint is missing", hint="two addresses with a hyphen between: 192.0.2.1-192.0.2.2")
         dst, dport = self._address()
         if (sport is None) != (dport is None):
             raise self._wrong(first, "only one endpoint has a port", hint="both or none: 192.0.2.1[4500]-192.0.2.2[4500]")
@@ -201,50 +196,52 @@ class _Parser:
         return src, dst, sport or 0, dport or 0
 
     def _me_any(self, direction: Direction) -> _Ends:
-        first = self._take()
-        wanted, right = ("any", Direction.OUTBOUND) if first.text == "me" else ("me", Direction.INBOUND)
+        first = self._at
+        word = self._take()
+        wanted, right = ("any", Direction.OUTBOUND) if word == "me" else ("me", Direction.INBOUND)
         if not (self._skip("-") and self._skip(wanted)):
             raise self._wrong(first, "an endpoint is missing", hint="me-any (out) or any-me (in)")
         if direction is not right:
-            raise self._wrong(first, f"{first.text}-{wanted} does not fit {_DIRECTION_WORDS[direction]}", INVALID_DIRECTION,
+            raise self._wrong(first, f"{word}-{wanted} does not fit {_DIRECTION_WORDS[direction]}", INVALID_DIRECTION,
                               "me-any for out, any-me for in")  # fmt: skip
         return _NO_ENDS
 
     def _address(self) -> tuple[bytes, int | None]:
-        token = self._take()
-        if "%" in token.text:
-            raise self._wrong(token, "an endpoint with a zone", INVALID_ADDRESS, "a request keeps no interface: use an address without %")
+        at = self._at
+        word = self._take()
+        if "%" in word:
+            raise self._wrong(at, "an endpoint with a zone", INVALID_ADDRESS, "a request keeps no interface: use an address without %")
         try:
-            packed = address.parse(token.text)
+            packed = address.parse(word)
         except ValueError:
-            why = f"{token.text!r} is no address" if token.text else "an endpoint is missing"
-            code = INVALID_ADDRESS if token.text == "-" else SYSTEM_ERROR
-            raise self._wrong(
-                token, why, INVALID_ARGUMENT if not token.text or token.text in _RESERVED else code, "numeric addresses only"
-            ) from None
+            why = f"{word!r} is no address" if word else "an endpoint is missing"
+            code = INVALID_ADDRESS if word == "-" else SYSTEM_ERROR
+            code = INVALID_ARGUMENT if not word or word in _RESERVED else code
+            raise self._wrong(at, why, code, "numeric addresses only") from None
         port = None
         if self._skip("["):
             port = self._number(65535, "a port in brackets: 192.0.2.1[4500]")
             if not self._skip("]"):
-                raise self._wrong(self._peek(), "a bracket is missing", hint="]")
+                raise self._wrong(self._at, "a bracket is missing", hint="]")
         return packed, port
 
     def _level(self, may_lack: bool) -> tuple[Level, int]:
-        token = self._peek()
-        if token is self._end or token.text in _PROTOCOLS:
+        at = self._at
+        word = self._words[at]
+        if word is _END or word in _PROTOCOLS:
             if not may_lack:
-                raise self._wrong(token, "a level is missing", hint="default, use, require, unique or unique:N")
+                raise self._wrong(at, "a level is missing", hint="default, use, require, unique or unique:N")
             return Level.DEFAULT, 0
         self._take()
-        found = _LEVEL.fullmatch(token.text)
+        found = _LEVEL.fullmatch(word)
         level = _LEVELS.get(found[1]) if found else None
         if found is None or level is None:
-            raise self._wrong(token, f"no such level: {token.text}", hint="default, use, require, unique or unique:N")
+            raise self._wrong(at, f"no such level: {word}", hint="default, use, require, unique or unique:N")
         if found[2] is None:
             return level, 0
         digits = found[3]
         if not digits or len(digits) > 10 or int(digits) > 0xFFFF_FFFF:
-            raise self._wrong(token, f"{digits!r} is no request id", hint="unique:N with N from 1 to 16383")
+            raise self._wrong(at, f"{digits!r} is no request id", hint="unique:N with N from 1 to 16383")
         return level, int(digits)
 
 

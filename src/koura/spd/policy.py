@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import IntEnum
 
+from koura.quick import quick
 from koura.saindex import Direction, Mode, Protocol
 from koura.spd.selector import Selector
 
@@ -37,6 +38,7 @@ class Scope(IntEnum):
     SOCKET = 4
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Requirement:
     """One request (KAME's ipsecrequest). Addresses packed or b''; both given for tunnels. Ports: NAT-T endpoints (T), 0 unset."""
@@ -51,6 +53,7 @@ class Requirement:
     dport: int = 0
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Policy:
     """An SPD entry as given; ids, creation time and last use are the database's. requirements[0] is applied first: innermost.

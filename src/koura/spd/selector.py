@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 
 from koura.address import Prefix
+from koura.quick import quick
 from koura.saindex import Direction
 
 ANY_PROTOCOL = 255
 ANY_PORT = 0
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Flow:
     """The five-tuple of one packet. Ports None: not visible (fragment, short packet, other protocol).
@@ -23,6 +25,7 @@ class Flow:
     dport: int | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Selector:
     """One side of the SPD's key. protocol 255: any. Port 0: any.

@@ -53,6 +53,7 @@ from koura.notices import (
 from koura.pfkey import dialect as dialects
 from koura.pfkey.server import Parts, Server
 from koura.pfkey.sockets import Delivery
+from koura.quick import quick
 from koura.sadb import sequence
 from koura.sadb.association import Makings
 from koura.sadb.database import Database as Sadb
@@ -72,6 +73,7 @@ from koura.traffic.plane import Plane
 from koura.traffic.tally import Tally
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Results:
     """One outcome for each packet, in order, and what else happened."""
@@ -80,6 +82,7 @@ class Results:
     events: tuple[Event, ...] = ()
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What became of a client's send(): errno in its own numbers, 0 for taken; events hold the replies. refused: why it was not done."""

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+from koura.quick import quick
 from koura.reasons import Ending
 from koura.saindex import Protocol
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Where an outbound packet comes from.
@@ -25,6 +27,7 @@ LOCAL = Origin()
 FORWARDED = Origin(is_forwarded=True)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Applied:
     """One entry of the decapsulation history, in the order the headers came off (outermost first).
@@ -41,6 +44,7 @@ class Applied:
     reqid: int
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Forward:
     """Outbound: protected; send these packets (several when the result was fragmented), outer IP headers on."""
@@ -48,6 +52,7 @@ class Forward:
     packets: tuple[bytes, ...]
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Deliver:
     """Inbound: accepted; the innermost packet, for this host or to be forwarded. history is () for clear packets.
@@ -62,6 +67,7 @@ class Deliver:
     skips_filter: bool = False
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Bypass:
     """Outbound: send in clear, as policy allows; several packets when it had to be fragmented."""
@@ -94,6 +100,7 @@ class Discard:
 Outcome = Forward | Deliver | Bypass | Punt | Held | Discard
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class ToKeySocket:
     """A PF_KEY message for the key socket with this number."""
@@ -110,6 +117,7 @@ class Emit:
     why: str
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Released:
     """What finally became of a packet that was Held."""
