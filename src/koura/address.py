@@ -85,6 +85,8 @@ class Prefix:
         width = 8 * len(self.address)
         if width not in (32, 128) or not 0 <= self.bits <= width:
             raise ValueError(f"no prefix: {len(self.address)} octets, {self.bits} bits")
+        if self.bits == width:
+            return
         value = int.from_bytes(self.address, "big")
         host = (1 << (width - self.bits)) - 1
         if value & host:

@@ -33,6 +33,9 @@ class Direction(IntEnum):
     FORWARD = 3
 
 
+Pair = tuple[bytes, bytes, int]  # source, destination, protocol
+
+
 @quick
 @dataclass(frozen=True, slots=True)
 class SaIndex:
@@ -44,3 +47,8 @@ class SaIndex:
     mode: Mode
     reqid: int
     zone: int = 0
+
+    @property
+    def pair(self) -> Pair:
+        """What no SA of another pair of addresses or protocol has to do with."""
+        return self.src, self.dst, int(self.protocol)

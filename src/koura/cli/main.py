@@ -13,6 +13,7 @@ from types import TracebackType
 import click
 
 import koura
+from koura.host import garbage
 
 # name -> module below koura.cli whose `command` it is
 COMMANDS: dict[str, str] = {
@@ -114,4 +115,5 @@ def fault(kind: type[BaseException], error: BaseException, trace: TracebackType 
 def main() -> None:
     """The entry point of `koura`."""
     sys.excepthook = fault
+    garbage.rarely()
     sys.exit(run(koura_command, "koura"))

@@ -14,6 +14,7 @@ import click
 
 from koura.cli.main import BAD_DATA, DONE, USAGE, Failed
 from koura.errors import Malformed
+from koura.host import garbage
 from koura.host.entropy import System
 from koura.moment import Moment
 from koura.replay import describe
@@ -152,7 +153,8 @@ class _Voice:
 def _stack(script: Script, at: Moment) -> Stack:
     """Raises BadScript for what is wrong with the script, or refused of what it wants to be there."""
     # What --out seals may be sent one day, so its IVs are the operating system's dice.
-    stack, refused = load(script, System(), at)
+    with garbage.resting():
+        stack, refused = load(script, System(), at)
     if lasting := tuple(refusal.fault for refusal in refused if refusal.is_lasting):
         raise BadScript(lasting)
     return stack

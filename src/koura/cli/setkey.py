@@ -22,6 +22,7 @@ from koura.client.keysocket import KeySocket
 from koura.client.offline import Offline
 from koura.client.setkey import Setkey, Shape, resolve
 from koura.errors import Refused
+from koura.host import garbage
 from koura.pfkey.numbers import Type
 from koura.setkey import lint
 from koura.setkey.faults import BadScript, Fault
@@ -118,6 +119,7 @@ def _read(arguments: list[str]) -> _Asked:
 
 def main() -> None:
     """The entry point of `setkey`."""
+    garbage.rarely()
     sys.exit(run(command, "setkey"))
 
 

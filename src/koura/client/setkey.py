@@ -17,7 +17,7 @@ from koura.pfkey.dialect import FREEBSD, Dialect
 from koura.pfkey.message import Message
 from koura.pfkey.numbers import SaType, Type
 from koura.setkey import run, show, show_json, show_message, show_policy, show_sa, show_script
-from koura.setkey.compile import Resolver
+from koura.setkey.compile import Resolver, numeric
 from koura.setkey.faults import fault_at
 from koura.setkey.parse import Script
 from koura.setkey.show import View
@@ -77,6 +77,8 @@ def interface_name(index: int) -> str:
 
 def resolve(host: str, hosts: Hosts) -> tuple[bytes, ...]:
     """A Resolver: getaddrinfo(3), or numbers only where -n stands. () for a name that nobody knows."""
+    if numbers := numeric(host, hosts):
+        return numbers
     family = {4: socket.AF_INET, 6: socket.AF_INET6}.get(hosts.family, socket.AF_UNSPEC)
     flags = socket.AI_NUMERICHOST if hosts.is_numeric else 0
     try:

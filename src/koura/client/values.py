@@ -177,7 +177,7 @@ def read_sa(message: Message) -> SaEntry:
     """The SA in a GET, DUMP or EXPIRE. Raises Malformed where something that every SA has is missing."""
     one, sa2 = message.find(x.Sa, Ext.SA), message.find(x.Sa2, Ext.X_SA2)
     src, dst = message.find(x.Address, Ext.ADDRESS_SRC), message.find(x.Address, Ext.ADDRESS_DST)
-    protocol = PROTOCOLS.get(message.satype)  # type: ignore[call-overload]
+    protocol = PROTOCOLS.get(message.satype)
     if one is None or src is None or dst is None or protocol is None or one.state not in State._value2member_map_:
         raise Malformed("an SA", "its SA, addresses or satype are missing")
     mode = Mode(sa2.mode) if sa2 is not None and sa2.mode in Mode._value2member_map_ else Mode.ANY

@@ -1,6 +1,5 @@
 """The engine as a process: forked from the keeper, so that it is there in milliseconds; it inherits the link and the memory only."""
 
-import gc
 import os
 import signal
 import socket
@@ -12,13 +11,13 @@ from types import TracebackType
 from koura.daemon import harden
 from koura.daemon.ends import End
 from koura.daemon.engine import Engine
+from koura.host import garbage
 from koura.host.clock import Clock
 from koura.host.loop import Loop
 from koura.host.memory import Shared
 from koura.sadb.ledger import Ledger
 
 _STANDARD = 3
-COLLECT = (50_000, 20, 50)
 BROKEN = 70  # exit status of an engine that found a fault of ours in itself
 
 
@@ -70,7 +69,7 @@ def _live(birth: Birth, end: socket.socket, parent: int) -> None:
     _close_but({end.fileno(), birth.memory, birth.handed, *(one.descriptor for one in birth.ends)} - {-1})
     harden.keep_secrets()
     harden.drop_capabilities()
-    gc.set_threshold(*COLLECT)  # an engine's objects live long: looking through them all often costs a fifth of a large load
+    garbage.rarely()  # an engine's objects live long
     loop = Loop()
     Engine(loop, end, Shared(birth.memory), birth.clock, birth.incarnation, birth.ends, birth.handed, birth.ledger)
     loop.run()

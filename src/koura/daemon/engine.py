@@ -10,6 +10,7 @@ import socket
 import struct
 import syslog
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from koura.daemon import ends, handover, journal
@@ -25,7 +26,7 @@ from koura.daemon.verbs import Verbs
 from koura.errors import Bug
 from koura.fast import drivers
 from koura.fast.path import FastPath
-from koura.host import memory
+from koura.host import garbage, memory
 from koura.host.clock import Clock
 from koura.host.entropy import System
 from koura.host.loop import Loop, Timer
@@ -159,8 +160,9 @@ class Engine:
             self._tell([Record(Kind.REPLY, record.number, pack(()))])
             return
         is_load = asked["do"] == "load"
-        replies, events = self._alive.verbs.do(asked, self._clock.now())
-        self._tell([Record(Kind.REPLY, record.number, pack(replies))], events)
+        with garbage.resting() if is_load else nullcontext():
+            replies, events = self._alive.verbs.do(asked, self._clock.now())
+            self._tell([Record(Kind.REPLY, record.number, pack(replies))], events)
         if is_load:
             memory.give_back()  # the stack that the file ran on, and its text
 

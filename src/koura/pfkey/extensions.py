@@ -16,6 +16,7 @@ from koura.pfkey.sockaddr import Sockaddr
 from koura.quick import quick
 from koura.secret import Secret
 
+_IPCOMP = int(SaType.IPCOMP)
 _SA = struct.Struct(">I4B")  # the SPI; replay, state, auth, encrypt
 _FLAGS = struct.Struct("<I")
 _LIFETIME = struct.Struct("<IQQQ")
@@ -64,7 +65,7 @@ class Sa:
     def read(cls, ext: int, body: bytes, dialect: Dialect, satype: int) -> "Sa":
         _exactly(body, 12, "sadb_sa")
         spi, replay, state, auth, encrypt = _SA.unpack_from(body)
-        if satype != SaType.IPCOMP:
+        if satype != _IPCOMP:
             encrypt = dialect.encrypt_ours(encrypt)
         window = 8 * replay if dialect.replay_octets else replay
         flags = dialect.flags_ours(_FLAGS.unpack_from(body, 8)[0])
@@ -91,7 +92,8 @@ class Lifetime:
     @classmethod
     def read(cls, ext: int, body: bytes, _dialect: Dialect, _satype: int) -> "Lifetime":
         _exactly(body, 28, "sadb_lifetime")
-        return cls(ext, *_LIFETIME.unpack(body))
+        packets, octets, add_s, use_s = _LIFETIME.unpack(body)
+        return cls(ext, packets, octets, add_s, use_s)
 
     def body(self, _dialect: Dialect, _satype: int) -> bytes:
         return _LIFETIME.pack(self.packets & 0xFFFFFFFF, self.octets, self.add_s, self.use_s)

@@ -14,6 +14,7 @@ import builtins
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TypeVar
 
 from koura.errors import Malformed
@@ -38,15 +39,21 @@ _LIFETIMES = (
     Ext.LIFETIME_CURRENT, Ext.LIFETIME_HARD, Ext.LIFETIME_SOFT, Ext.X_LFT_CUR_SW_OFFL, Ext.X_LFT_CUR_HW_OFFL, Ext.X_LIFETIME_LASTUSE,
 )  # fmt: skip
 
+# What comes again and again in a load, such as our own address, is one value: it is frozen. Keys are kept nowhere.
+_MANY = 1024
+_read_address = lru_cache(_MANY)(x.Address.read)
+_read_lifetime = lru_cache(_MANY)(x.Lifetime.read)
+_read_sa2 = lru_cache(_MANY)(x.Sa2.read)
+
 READERS: dict[int, Read] = {
-    **dict.fromkeys(_ADDRESSES, x.Address.read),
-    **dict.fromkeys(_LIFETIMES, x.Lifetime.read),
+    **dict.fromkeys(_ADDRESSES, _read_address),
+    **dict.fromkeys(_LIFETIMES, _read_lifetime),
     Ext.SA: x.Sa.read, Ext.X_GROUP_SA: x.Sa.read,
     Ext.KEY_AUTH: x.Key.read, Ext.KEY_ENCRYPT: x.Key.read,
     Ext.IDENTITY_SRC: x.Ident.read, Ext.IDENTITY_DST: x.Ident.read,
     Ext.SENSITIVITY: x.Sensitivity.read, Ext.PROPOSAL: x.Proposal.read,
     Ext.SUPPORTED_AUTH: x.Supported.read, Ext.SUPPORTED_ENCRYPT: x.Supported.read, Ext.SPIRANGE: x.SpiRange.read,
-    Ext.X_POLICY: PolicyExtension.read, Ext.X_SA2: x.Sa2.read,
+    Ext.X_POLICY: PolicyExtension.read, Ext.X_SA2: _read_sa2,
     Ext.X_NAT_T_TYPE: x.NatType.read, Ext.X_NAT_T_SPORT: x.NatPort.read, Ext.X_NAT_T_DPORT: x.NatPort.read,
     Ext.X_UDPENCAP: x.NatPort.read, Ext.X_NAT_T_FRAG: x.NatFrag.read, Ext.X_SA_REPLAY: x.SaReplay.read,
     Ext.X_IF_HW_OFFL: x.Offload.read, Ext.X_KOURA_SA: x.KouraSa.read, Ext.X_KOURA_POLICY: KouraPolicy.read,
@@ -120,20 +127,22 @@ def cut(octets: bytes, dialect: Dialect) -> list[Window]:
     """The windows of the extensions, in order, exactly filling the message. Raises Malformed: zero, short or overlong, type 0, twice."""
     windows = []
     seen = set()
+    ours = dialect.extensions.ours
     at, end = HEADER_OCTETS, len(octets)
     while at < end:
         if end - at < 4:
             raise Malformed("sadb_ext", f"{end - at} octets left")
         words, kind = _EXTENSION.unpack_from(octets, at)
-        if words == 0 or at + 8 * words > end:
+        behind = at + 8 * words
+        if words == 0 or behind > end:
             raise Malformed("sadb_ext", f"length {8 * words} at offset {at} of {end}")
         if kind == 0:
             raise Malformed("sadb_ext", "type 0 is reserved")
         if kind in seen:
             raise Malformed("sadb_ext", f"type {kind} comes twice")
         seen.add(kind)
-        windows.append(Window(dialect.extensions.ours(kind), at, at + 8 * words))
-        at += 8 * words
+        windows.append(Window(ours(kind), at, behind))
+        at = behind
     return windows
 
 

@@ -46,7 +46,8 @@ class Request:
     @property
     def has_addresses(self) -> bool:
         """Whether either names a place: then both must. Two of no family are none."""
-        return any(end.family or end.address for end in (self.src, self.dst))
+        src, dst = self.src, self.dst
+        return bool(src.address or dst.address or src.family or dst.family)
 
 
 @quick
@@ -75,6 +76,10 @@ class PolicyExtension:
             requests.append(request)
             at += octets
         return cls(kind, direction, number, priority, scope, tuple(requests), ext)
+
+    def numbered(self, number: int) -> "PolicyExtension":
+        """The same with an id."""
+        return PolicyExtension(self.type, self.direction, number, self.priority, self.scope, self.requests, self.ext)
 
     def body(self, dialect: Dialect, _satype: int) -> bytes:
         fixed = _FIXED.pack(self.type, self.direction, self.scope, self.id, self.priority)
@@ -137,10 +142,10 @@ def agree(extension: PolicyExtension, dialect: Dialect, selector: Selector | Non
     direction = direction_of(extension, dialect)
     if extension.type > Action.BYPASS:
         raise Refused(Errno.EINVAL, f"no such policy type: {extension.type}")
-    action = Action(extension.type)
+    action = _ACTIONS[extension.type]
     # Only ipsec has requests; other types carry none, whatever follows (KAME does not look).
     wanted = extension.requests if action is Action.IPSEC else ()
-    requirements = tuple(_requirement(request) for request in wanted)
+    requirements = tuple([_requirement(request) for request in wanted])
     return Policy(direction, action, selector, requirements, extension.priority)
 
 
@@ -149,9 +154,10 @@ def direction_of(extension: PolicyExtension, dialect: Dialect) -> Direction:
     top = Direction.FORWARD if dialect.has_forward else Direction.OUTBOUND
     if not Direction.INBOUND <= extension.direction <= top:
         raise Refused(Errno.EINVAL, f"a policy's direction is in or out, not {extension.direction}")
-    return Direction(extension.direction)
+    return _DIRECTIONS[extension.direction]
 
 
+_ACTIONS, _DIRECTIONS, _MODES, _LEVELS = tuple(Action), tuple(Direction), tuple(Mode), tuple(Level)
 _PROTOCOLS = {50: Protocol.ESP, 51: Protocol.AH, 108: Protocol.IPCOMP, 6: Protocol.TCP}
 
 
@@ -159,17 +165,17 @@ def _requirement(request: Request) -> Requirement:
     protocol = _PROTOCOLS.get(request.protocol)
     if protocol is None:
         raise Refused(Errno.EPROTONOSUPPORT, f"a request's protocol is esp, ah or ipcomp, not {request.protocol}")
-    if request.mode not in (Mode.ANY, Mode.TRANSPORT, Mode.TUNNEL):
+    if request.mode > Mode.TUNNEL:
         raise Refused(Errno.EINVAL, f"a request's mode is transport or tunnel, not {request.mode}")
     if request.level > Level.UNIQUE:
         raise Refused(Errno.EINVAL, f"no such level: {request.level}")
-    for end in (request.src, request.dst):
-        if request.has_addresses and not end.address:
+    for end in (request.src, request.dst) if request.has_addresses else ():
+        if not end.address:
             if end.is_sized:
                 raise Refused(Errno.EAFNOSUPPORT, f"a request's address is of family {end.family}")
             raise Refused(Errno.EINVAL, "a request's address has a wrong length")
     return Requirement(
-        protocol, Mode(request.mode), Level(request.level), request.reqid,
+        protocol, _MODES[request.mode], _LEVELS[request.level], request.reqid,
         request.src.address, request.dst.address, request.src.port, request.dst.port,
     )  # fmt: skip
 
@@ -177,9 +183,9 @@ def _requirement(request: Request) -> Requirement:
 def describe(policy: Policy, entry_id: int = 0, priority: int | None = None) -> PolicyExtension:
     """The extension that says what a Policy says, for a buffer or a dump. entry_id: as the dialect shows ids."""
     scope = 0 if policy.scope is Scope.GLOBAL else int(policy.scope)
-    requests = tuple(
+    requests = tuple([
         Request(r.protocol, r.mode, r.level, r.reqid, Sockaddr(r.src, r.sport), Sockaddr(r.dst, r.dport)) for r in policy.requirements
-    )
+    ])  # fmt: skip
     return PolicyExtension(
         policy.action, policy.direction, entry_id, policy.priority if priority is None else priority, scope, requests
     )

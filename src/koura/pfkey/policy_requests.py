@@ -54,7 +54,7 @@ class PolicyRequests:
         change = self.spd.replace if is_update else self.spd.add
         keeps_reqids = ours is not None and bool(ours.flags & KEEP_REQIDS)
         entry = change(policy, request.at, dialect.reqid_max, keeps_reqids)
-        return _answer(request, replace(extension, requests=_with_reqid(extension, entry.policy)), entry), Audience.ALL
+        return _answer(request, _with_reqid(extension, entry.policy), entry), Audience.ALL
 
     def delete(self, request: Request) -> Reply:
         """SPDDELETE by selector: of the policy extension only the direction counts. ENOENT if nothing has it (S27)."""
@@ -118,13 +118,14 @@ def _answer(request: Request, shown: policies.PolicyExtension, entry: Entry) -> 
     """The request's extensions again, the policy with its id: each dialect has ids of its own."""
 
     def numbered(dialect: Dialect) -> Extensions:
-        return {Ext.X_POLICY: replace(shown, id=show.entry_id(entry, dialect))}
+        return {Ext.X_POLICY: shown.numbered(show.entry_id(entry, dialect))}
 
     return request.answer(_ORDERS[request.head.type], numbered(request.socket.dialect), numbered)
 
 
-def _with_reqid(extension: policies.PolicyExtension, policy: Policy) -> tuple[policies.Request, ...]:
-    """The requests as asked for, the first with the reqid it got."""
-    if not policy.requirements or not extension.requests:
-        return extension.requests
-    return (replace(extension.requests[0], reqid=policy.requirements[0].reqid), *extension.requests[1:])
+def _with_reqid(extension: policies.PolicyExtension, policy: Policy) -> policies.PolicyExtension:
+    """The policy as asked for, its first request with the reqid it got."""
+    if not policy.requirements or extension.requests[0].reqid == policy.requirements[0].reqid:
+        return extension
+    first = replace(extension.requests[0], reqid=policy.requirements[0].reqid)
+    return replace(extension, requests=(first, *extension.requests[1:]))

@@ -9,7 +9,7 @@ from koura.moment import Moment
 from koura.pfkey import extensions as x
 from koura.pfkey.dialect import Dialect
 from koura.pfkey.message import Message, Window, encode
-from koura.pfkey.numbers import Ext, SaType
+from koura.pfkey.numbers import HEADER_OCTETS, Ext, SaType
 from koura.pfkey.policy import PolicyExtension
 from koura.pfkey.rules import Extensions
 from koura.pfkey.sockets import KeySocket, Outgoing
@@ -18,9 +18,10 @@ from koura.saindex import Protocol
 
 E = TypeVar("E", bound=x.Extension)
 
-PROTOCOLS = {
+PROTOCOLS: dict[int, Protocol] = {
     SaType.ESP: Protocol.ESP, SaType.AH: Protocol.AH, SaType.IPCOMP: Protocol.IPCOMP, SaType.TCPSIGNATURE: Protocol.TCP,
 }  # fmt: skip
+_SRC, _DST, _SA = Ext.ADDRESS_SRC, Ext.ADDRESS_DST, Ext.SA
 SATYPES = {protocol: satype for satype, protocol in PROTOCOLS.items()}
 
 
@@ -51,22 +52,22 @@ class Request:
     @property
     def protocol(self) -> Protocol:
         """The protocol of the satype. Raises Refused(EINVAL)."""
-        protocol = PROTOCOLS.get(SaType(self.head.satype)) if self.head.satype in PROTOCOLS else None
+        protocol = PROTOCOLS.get(self.head.satype)
         if protocol is None:
             raise Refused(Errno.EINVAL, "this satype has no SAs")
         return protocol
 
     @property
     def src(self) -> x.Address:
-        return self.need(x.Address, Ext.ADDRESS_SRC)
+        return self.need(x.Address, _SRC)
 
     @property
     def dst(self) -> x.Address:
-        return self.need(x.Address, Ext.ADDRESS_DST)
+        return self.need(x.Address, _DST)
 
     @property
     def sa(self) -> x.Sa:
-        return self.need(x.Sa, Ext.SA)
+        return self.need(x.Sa, _SA)
 
     @property
     def policy(self) -> PolicyExtension:
@@ -81,25 +82,19 @@ class Request:
 
         make: the new values for another dialect, where they differ.
         """
-        dialect = self.socket.dialect
+        dialect, head, windows = self.socket.dialect, self.head, self.windows
         parts: list[bytes] = []
-        values: list[x.Extension] = []
         for ext in order:
-            value = new.get(ext)
-            if value is not None:
-                parts.append(encode(value, dialect, self.head.satype))
-                values.append(value)
-            elif ext in self.windows:
-                window = self.windows[ext]
+            if ext in new:
+                parts.append(encode(new[ext], dialect, head.satype))
+            elif ext in windows:
+                window = windows[ext]
                 parts.append(self.octets[window.start : window.end])
-                values.append(self.values[ext])
-        head = Message(self.head.type, self.head.satype, self.head.seq, self.head.pid, 0, 0, tuple(values), self.head.version)
-        octets = 16 + sum(map(len, parts))
+        body = b"".join(parts)
+        reply = Message(head.type, head.satype, head.seq, head.pid, 0, 0, (), head.version)
 
         def elsewhere(other: Dialect) -> Message:
-            theirs = make(other) if make is not None else {}
-            return replace(head, extensions=tuple(theirs.get(value.ext, value) for value in values))
+            said = self.values | new | (make(other) if make is not None else {})
+            return replace(reply, extensions=tuple(said[ext] for ext in order if ext in new or ext in windows))
 
-        return Outgoing.written(head, dialect, head.head(dialect, octets) + b"".join(parts), elsewhere)
-
-
+        return Outgoing.written(reply, dialect, reply.head(dialect, HEADER_OCTETS + len(body)) + body, elsewhere)

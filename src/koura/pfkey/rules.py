@@ -92,12 +92,14 @@ def read_extensions(octets: bytes, head: message.Message, dialect: Dialect) -> t
     """Check 5: every extension as a value, and where it lies, by type. Raises Malformed."""
     values: Extensions = {}
     windows: dict[int, message.Window] = {}
+    highest = dialect.extension_max + ExtensionTable.FOREIGN_EXTENSION
+    satype = head.satype
     for window in message.cut(octets, dialect):
-        foreign = window.ext - ExtensionTable.FOREIGN_EXTENSION
-        if foreign > dialect.extension_max and not dialect.ignores_unknown_extensions:
-            raise Malformed("sadb_ext", f"no such extension type: {foreign}")
-        values[window.ext] = message.extension(octets, window, dialect, head.satype)
-        windows[window.ext] = window
+        ext = window.ext
+        if ext > highest and not dialect.ignores_unknown_extensions:
+            raise Malformed("sadb_ext", f"no such extension type: {ext - ExtensionTable.FOREIGN_EXTENSION}")
+        values[ext] = message.extension(octets, window, dialect, satype)
+        windows[ext] = window
     return values, windows
 
 

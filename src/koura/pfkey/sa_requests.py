@@ -57,7 +57,7 @@ class SaRequests:
         if self.sad.has_spi(relation.dst, relation.protocol, request.sa.spi, relation.src):
             raise Refused(Errno.EEXIST, f"there is an SA with SPI {request.sa.spi:#x} to this destination already")
         self.sad.add(terms.agreement(request, relation, self.settings), request.at)
-        return self._echo(request)
+        return self._made(request, relation)
 
     def _add_tcp(self, request: Request, relation: SaIndex) -> Reply:
         if self.sad.between(relation.src, relation.dst, relation.protocol):
@@ -65,7 +65,7 @@ class SaRequests:
         wanted = terms.agreement(request, relation, self.settings)
         spi = spis.allocate(self.sad, relation, None, self.settings.key, self.entropy)
         self.sad.add(replace(wanted, spi=spi), request.at)
-        return self._echo(request)
+        return self._made(request, relation)
 
     def update(self, request: Request) -> Reply:
         """Keys for a larval SA; lifetimes, addresses or encapsulation for another."""
@@ -86,7 +86,7 @@ class SaRequests:
             self._replace(request, sa, relation)
         else:
             self._renew(request, sa, relation)
-        return self._echo(request)
+        return self._made(request, relation)
 
     def _replace(self, request: Request, sa: Association, relation: SaIndex) -> None:
         """Linux: UPDATE says everything again. The same keys keep their counters and window; other keys make another SA."""
@@ -144,7 +144,7 @@ class SaRequests:
     def dump(self, request: Request) -> Reply:
         """All SAs of a satype, or all: they wait in the socket until they are pulled."""
         head, dialect = request.head, request.socket.dialect
-        protocol = PROTOCOLS[SaType(head.satype)] if head.satype != SaType.UNSPEC else None
+        protocol = PROTOCOLS[head.satype] if head.satype != SaType.UNSPEC else None
         given = request.find(x.Unknown, Ext.X_FILTER)
         chosen = Filter(given, dialect) if given is not None else None
         entries = [
@@ -161,9 +161,12 @@ class SaRequests:
         request.socket.dumps.append(Dump(entries, one, dialect))
         return None
 
+    def _made(self, request: Request, relation: SaIndex) -> Reply:
+        """ADD and UPDATE are done."""
+        self.settled(request.head.seq, relation)
+        return self._echo(request)
+
     def _echo(self, request: Request) -> Reply:
-        if request.head.type in (Type.ADD, Type.UPDATE):
-            self.settled(request.head.seq, terms.index(request))
         return request.echo(*_ORDERS[request.head.type]), Audience.ALL
 
     def _find(self, request: Request, relation: SaIndex) -> Association | None:

@@ -18,6 +18,7 @@ from koura.quick import quick
 AF_INET = 2
 _IN = struct.Struct(">H4s8x")
 _IN6 = struct.Struct(">H4s16s")
+_NO_FLOW = bytes(4)
 _SCOPE = struct.Struct("<I")
 
 
@@ -41,7 +42,7 @@ class Sockaddr:
     def read(cls, body: bytes, dialect: Dialect, where: str) -> "Sockaddr":
         """A sockaddr that fills `body` up to padding of less than 8 octets. Raises Malformed."""
         sockaddr, octets = cls.take(body, 0, dialect, where)
-        if (octets + 7) // 8 * 8 != (len(body) + 7) // 8 * 8:
+        if (octets + 7) >> 3 != (len(body) + 7) >> 3:
             raise Malformed(where, f"{len(body)} octets around a socket address of {octets}")
         return sockaddr
 
@@ -59,7 +60,7 @@ class Sockaddr:
             raise Malformed(where, f"a socket address of {octets} octets")
         if family == AF_INET and octets == 16:
             port, address = _IN.unpack_from(body, at + 2)
-            return cls(address, port, family=family), octets
+            return cls(address, port, 0, _NO_FLOW, b"", family), octets
         if family == dialect.family6 and octets == 28:
             port, flowinfo, address = _IN6.unpack_from(body, at + 2)
             return cls(address, port, _SCOPE.unpack_from(body, at + 24)[0], flowinfo, family=family), octets

@@ -5,26 +5,31 @@ Nothing here changes anything: an Agreement comes back or Refused is raised. Che
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from koura.crypto import algorithms
 from koura.crypto.algorithm import Algorithm, Kind
 from koura.errors import Errno, Refused
 from koura.pfkey import extensions as x
 from koura.pfkey.announce import implied_auth
+from koura.pfkey.dialect import Dialect
 from koura.pfkey.numbers import NATT_ESPINUDP, Ext
 from koura.pfkey.request import Request
 from koura.quick import quick
-from koura.sadb.agreement import Agreement, Encapsulation, Identity, Limits, SaFlags
+from koura.sadb.agreement import NO_LIMITS, Agreement, Encapsulation, Identity, Limits, SaFlags
 from koura.saindex import Mode, Protocol, SaIndex
-from koura.secret import Secret
+from koura.secret import NO_SECRET, Secret
 from koura.settings import Settings
 
 AUTH_NULL = 251
+_KEPT = (Ext.SENSITIVITY, Ext.X_SEC_CTX)
 SOFT_PERCENT = 80  # RFC 2367 leaves it to us; KAME's constant
 RESERVED_SPIS = 256  # RFC 4303 §2.1: 1-255 are IANA's, 0 never on the wire
 _OPENBSD_TUNNEL = 0x4 << 32
-_NO_KEY = Secret()
-_KNOWN_FLAGS = SaFlags(sum(SaFlags))
+_NOTHING_OF_OURS = x.KouraSa()
+_KNOWN_FLAGS = int(sum(SaFlags))
+_OLD, _RAWCPI = int(SaFlags.OLD), int(SaFlags.RAWCPI)
+_MODES = tuple(Mode)
 
 
 @quick
@@ -33,9 +38,9 @@ class Algorithms:
     """What protects an SA, keys with their salts."""
 
     encryption: Algorithm | None = None
-    encryption_key: Secret = _NO_KEY
+    encryption_key: Secret = NO_SECRET
     integrity: Algorithm | None = None
-    integrity_key: Secret = _NO_KEY
+    integrity_key: Secret = NO_SECRET
     compression: Algorithm | None = None
 
 
@@ -47,7 +52,7 @@ def index(request: Request) -> SaIndex:
     protocol = request.protocol
     if mode > (Mode.TCP_MD5 if protocol is Protocol.TCP else Mode.TUNNEL):
         raise Refused(Errno.EINVAL, f"an SA's mode is any, transport or tunnel, not {mode}")
-    return SaIndex(src.address, dst.address, protocol, Mode(mode), sa2.reqid if sa2 is not None else 0, dst.zone or src.zone)
+    return SaIndex(src.address, dst.address, protocol, _MODES[mode], sa2.reqid if sa2 is not None else 0, dst.zone or src.zone)
 
 
 def _implied_mode(request: Request) -> int:
@@ -60,13 +65,13 @@ def agreement(request: Request, relation: SaIndex, settings: Settings) -> Agreem
     """The SA that ADD, or UPDATE of a larval one, asks for. Raises Refused."""
     sa = request.sa
     check_spi(relation.protocol, sa)
-    flags = _flags(request)
+    flags = _flags(sa, request.socket.dialect)
     pair = identities(request)
-    ours = request.find(x.KouraSa, Ext.X_KOURA_SA) or x.KouraSa()
+    ours = request.find(x.KouraSa, Ext.X_KOURA_SA) or _NOTHING_OF_OURS
     if ours.align_octets not in (0, 4, 8):
         raise Refused(Errno.EINVAL, f"AH aligns its ICV to 4 or 8 octets, not {ours.align_octets}")
     encapsulation = encapsulated(request, relation)
-    window_packets = 0 if flags & SaFlags.OLD else _window(request, settings)
+    window_packets = 0 if sa.flags & _OLD else _window(request, settings)
     chosen = _algorithms(request, relation.protocol, settings)
     soft, hard = lifetimes(request)
     offload = request.find(x.Offload, Ext.X_IF_HW_OFFL)
@@ -82,16 +87,21 @@ def check_spi(protocol: Protocol, sa: x.Sa) -> None:
     """Raises Refused(EINVAL) for reserved SPIs, and for CPIs that do not fit 16 bits without RAWCPI."""
     if protocol in (Protocol.ESP, Protocol.AH) and sa.spi < RESERVED_SPIS:
         raise Refused(Errno.EINVAL, f"SPIs 0 to 255 are reserved; this one is {sa.spi}")
-    if protocol is Protocol.IPCOMP and sa.spi > 0xFFFF and not sa.flags & SaFlags.RAWCPI:
+    if protocol is Protocol.IPCOMP and sa.spi > 0xFFFF and not sa.flags & _RAWCPI:
         raise Refused(Errno.EINVAL, f"a CPI has 16 bits; {sa.spi:#x} needs the flag RAWCPI")
 
 
-def _flags(request: Request) -> SaFlags:
-    flags = request.sa.flags
-    dialect = request.socket.dialect
+def _flags(sa: x.Sa, dialect: Dialect) -> SaFlags:
+    flags = sa.flags
     if flags & ~dialect.flag_mask and not dialect.ignores_foreign_flags:
         raise Refused(Errno.EINVAL, f"no such flags: {flags & ~dialect.flag_mask:#x}")
-    return SaFlags(flags & _KNOWN_FLAGS)
+    return _flags_of(flags & _KNOWN_FLAGS)
+
+
+@lru_cache(maxsize=256)
+def _flags_of(bits: int) -> SaFlags:
+    """There are few combinations, and making one of the enumeration is slow."""
+    return SaFlags(bits)
 
 
 def _window(request: Request, settings: Settings) -> int:
@@ -107,15 +117,21 @@ def lifetimes(request: Request) -> tuple[Limits, Limits]:
     soft, hard = (_limits(request.find(x.Lifetime, ext)) for ext in (Ext.LIFETIME_SOFT, Ext.LIFETIME_HARD))
     if soft is None and hard is not None:
         soft = Limits(*(limit * SOFT_PERCENT // 100 for limit in (hard.packets, hard.octets, hard.add_s, hard.use_s)))
-    return soft or Limits(), hard or Limits()
+    return soft or NO_LIMITS, hard or NO_LIMITS
 
 
 def _limits(lifetime: x.Lifetime | None) -> Limits | None:
-    return Limits(lifetime.packets, lifetime.octets, lifetime.add_s, lifetime.use_s) if lifetime is not None else None
+    if lifetime is None:
+        return None
+    if not (lifetime.packets or lifetime.octets or lifetime.add_s or lifetime.use_s):
+        return NO_LIMITS
+    return Limits(lifetime.packets, lifetime.octets, lifetime.add_s, lifetime.use_s)
 
 
 def identities(request: Request) -> tuple[Identity | None, Identity | None]:
     """Both or none: a pair of two kinds, or half a pair, is ignored, as FreeBSD does."""
+    if Ext.IDENTITY_SRC not in request.values:
+        return None, None
     src, dst = request.find(x.Ident, Ext.IDENTITY_SRC), request.find(x.Ident, Ext.IDENTITY_DST)
     if src is None or dst is None or src.kind != dst.kind:
         return None, None
@@ -147,8 +163,8 @@ def encapsulated(request: Request, relation: SaIndex) -> Encapsulation | None:
 
 def _extra(request: Request) -> tuple[tuple[int, bytes], ...]:
     """Extensions that an SA keeps without our understanding them, as octets after the extension header."""
-    kept = (Ext.SENSITIVITY, Ext.X_SEC_CTX)
-    return tuple((ext, request.octets[request.windows[ext].start + 4 : request.windows[ext].end]) for ext in kept if ext in request.windows)
+    windows = request.windows
+    return tuple([(ext, request.octets[windows[ext].start + 4 : windows[ext].end]) for ext in _KEPT if ext in windows])
 
 
 # -- algorithms and keys ----------------------------------------------------------------------------------------------------
@@ -231,7 +247,7 @@ def _key(request: Request, ext: Ext, row: Algorithm, is_required: bool = True) -
     if key is None:
         if is_required:
             raise Refused(Errno.EINVAL, f"{ext.name} is missing")
-        return _NO_KEY
+        return NO_SECRET
     secret = key.secret if key.secret.bits == key.bits else Secret(key.secret.reveal()[: key.bits // 8])
     if key.bits % 8 or secret.bits != key.bits:
         raise Refused(Errno.EINVAL, f"{ext.name} says {key.bits} bits and is not as long")

@@ -36,6 +36,7 @@ from koura.sadb.replay import Numbers, Window
 from koura.saindex import Protocol
 
 RESERVED_SPIS = 256
+_CYCSEQ = int(SaFlags.CYCSEQ)
 LAST32 = (1 << 32) - 1
 # What an engine that died may have taken without having stored it yet, at most: a resumed SA leaves out so many numbers.
 RESUME_SEQUENCE = 4096
@@ -148,9 +149,9 @@ def check(agreement: Agreement) -> None:
             raise Refused(Errno.EINVAL, f"{protocol.name} does not encrypt")
         if agreement.integrity is None:
             raise Refused(Errno.EINVAL, f"{protocol.name} needs an integrity algorithm")
-    if agreement.flags & SaFlags.OLD and (agreement.window_packets or agreement.has_esn):
+    if agreement.is_old and (agreement.window_packets or agreement.has_esn):
         raise Refused(Errno.EINVAL, "old ESP and AH have no sequence numbers: no replay window, no ESN")
-    if agreement.encryption is not None and agreement.encryption.kind is Kind.AEAD and agreement.flags & SaFlags.OLD:
+    if agreement.encryption is not None and agreement.encryption.kind is Kind.AEAD and agreement.is_old:
         raise Refused(Errno.EINVAL, f"old ESP knows no {agreement.encryption.name}")
 
 
@@ -166,7 +167,7 @@ def _check_ipcomp(agreement: Agreement) -> None:
 def may_cycle(agreement: Agreement) -> bool:
     """Whether its 32-bit numbers may begin again: asked for, and no cipher to which a number spent twice could mean a nonce (S2)."""
     has_counter = agreement.encryption is not None and agreement.encryption.has_counter_iv
-    return bool(agreement.flags & SaFlags.CYCSEQ) and not has_counter and not agreement.has_esn
+    return int(agreement.flags) & _CYCSEQ != 0 and not has_counter and not agreement.has_esn
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from koura.sadb.hot import SOFT_TOLD
 from koura.sadb.lifetime import Deadlines, Expired
 from koura.sadb.relations import Relations
 from koura.sadb.replay import words_for
-from koura.saindex import Protocol, SaIndex
+from koura.saindex import Pair, Protocol, SaIndex
 from koura.settings import Limits as Bounds
 from koura.wire.ipcomp import DEFLATE_CPI, WELL_KNOWN_BELOW
 
@@ -49,6 +49,7 @@ class Database:
         self.noted: Callable[[Association], None] = _nobody
         self.relation_changed: Callable[[SaIndex], None] = _nobody
         self.spi_counted: Callable[[int, int], None] = _no_count  # (SPI, 1 or -1): an SA came under it, or went
+        self._changed: dict[Pair, None] = {}
 
     def __len__(self) -> int:
         return len(self._all)
@@ -177,7 +178,7 @@ class Database:
         """Take an SA out; its block rests until no worker can hold it."""
         if self._all.get(_key_of(sa.agreement)) is not sa:
             return
-        self.relation_changed(sa.agreement.index)
+        self._note_change(sa.agreement.index)
         self.spi_counted(sa.agreement.spi, -1)
         del self._all[_key_of(sa.agreement)]
         del self._slots[sa.slot]
@@ -233,6 +234,14 @@ class Database:
     def next_deadline(self) -> Moment | None:
         return self._deadlines.next_deadline()
 
+    def take_changed(self) -> tuple[Pair, ...]:
+        """The pairs of addresses between which an SA came, went or changed since the last call."""
+        if not self._changed:
+            return ()
+        changed = tuple(self._changed)
+        self._changed.clear()
+        return changed
+
     # -- bookkeeping ---------------------------------------------------------------------------------------------------
 
     def _admit(self, agreement: Agreement) -> None:
@@ -269,10 +278,14 @@ class Database:
         self._slots[sa.slot] = sa
         self._count_port(sa.agreement, 1)
         self.tcp_keys += sa.agreement.index.protocol is Protocol.TCP
-        self.relation_changed(sa.agreement.index)
+        self._note_change(sa.agreement.index)
         if sa.window is not None:
             self._windows_octets += 8 * words_for(sa.window.packets)
         self.generation += 1
+
+    def _note_change(self, index: SaIndex) -> None:
+        self._changed[index.pair] = None
+        self.relation_changed(index)
 
     def _count_port(self, agreement: Agreement, change: int) -> None:
         if agreement.encapsulation is None:
@@ -287,8 +300,8 @@ class Database:
         self.noted(sa)
         self._count_port(old, -1)
         self._count_port(sa.agreement, 1)
-        self.relation_changed(old.index)
-        self.relation_changed(sa.agreement.index)
+        self._note_change(old.index)
+        self._note_change(sa.agreement.index)
         if old.index != sa.agreement.index:
             self._relations.drop(sa, old.index)
             self._relations.add(sa)

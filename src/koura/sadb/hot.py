@@ -35,6 +35,7 @@ SEQUENCE_RESERVED = 17  # outbound, with a ledger: what is on disk; from SEQUENC
 SPARE = 18
 
 UNLIMITED = (1 << 64) - 1
+_ZEROS = memoryview(bytes(WORDS * WORD_OCTETS)).cast("Q")
 Allocate = Callable[[int], memoryview]
 
 
@@ -87,8 +88,7 @@ class Arena:
                 self._chunks.append(self._allocate(CHUNK_OCTETS).cast("B").cast("Q"))
             self._epochs.append(0)
         words = self._words(slot)
-        for offset in range(WORDS):
-            words[offset] = 0
+        words[:] = _ZEROS
         self._epochs[slot] += 1
         words[EPOCH] = self._epochs[slot]
         return Hot(slot, words)

@@ -8,7 +8,7 @@ import heapq
 from dataclasses import dataclass, replace
 
 from koura.moment import NS_PER_S, Moment
-from koura.sadb.agreement import Agreement, Limits
+from koura.sadb.agreement import NO_LIMITS, Agreement, Limits
 from koura.sadb.association import Association, Happened, State
 from koura.sadb.hot import OCTETS, PACKETS, SEQUENCE_LAST, SOFT_TOLD, USED_FIRST_NS, USED_LAST_NS, WINDOW_TOP
 
@@ -26,6 +26,8 @@ class Expired:
 def completed(agreement: Agreement) -> Agreement:
     """The agreement with soft limits at 80 % of the hard ones wherever none was given (S20)."""
     hard, soft = agreement.hard, agreement.soft
+    if not any(_fields(hard)):
+        return agreement
     filled = Limits(*(given or limit * SOFT_PERCENT // 100 for given, limit in zip(_fields(soft), _fields(hard), strict=True)))
     return agreement if filled == soft else replace(agreement, soft=filled)
 
@@ -65,6 +67,8 @@ def expire(sa: Association, happened: Happened) -> Expired:
 
 
 def _is_over(sa: Association, limits: Limits, at: Moment) -> bool:
+    if limits is NO_LIMITS:
+        return False
     words = sa.hot.words
     if limits.packets and words[PACKETS] >= limits.packets:
         return True
@@ -95,9 +99,10 @@ class Deadlines:
 
     def watch(self, sa: Association) -> None:
         """Note the SA's next deadline; call when it becomes mature, renewed, or is used for the first time."""
-        ends = [ns for limits in (sa.agreement.hard, sa.agreement.soft) for ns in _deadlines(sa, limits)]
-        told = sa.hot.words[SOFT_TOLD]
-        hard = _deadlines(sa, sa.agreement.hard)
+        hard, soft = _deadlines(sa, sa.agreement.hard), _deadlines(sa, sa.agreement.soft)
+        if not hard and not soft:
+            return
+        ends, told = [*hard, *soft], sa.hot.words[SOFT_TOLD]
         for ns in {min(hard)} if told and hard else set(ends):
             self._push(ns, sa)
 

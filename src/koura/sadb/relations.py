@@ -43,7 +43,10 @@ class Relations:
 
     def _file(self, sa: Association) -> None:
         for key in _keys(sa.agreement.index):
-            groups = self._filed.setdefault(key, {})
+            groups = self._filed.get(key)
+            if groups is None:
+                self._filed[key] = {sa.relation: {sa.order: sa}}
+                continue
             newest = next(reversed(groups), 0)
             group = groups.setdefault(sa.relation, {})
             last = next(reversed(group), 0)

@@ -49,6 +49,9 @@ class Numbers(Enum):
     EXTENDED = "64 bits (ESN)"
 
 
+_NO_RING = memoryview(bytearray()).cast("Q")
+
+
 class Window:
     """The window of one inbound SA; its top and count are words of `hot`, its ring is a block of its own."""
 
@@ -62,7 +65,7 @@ class Window:
         self._numbers = numbers
         words = words_for(packets)
         self._mask = words - 1
-        self._ring = memoryview(bytearray(8 * words) if not highest else bytearray(b"\xff") * (8 * words)).cast("Q")
+        self._ring = memoryview(bytearray(b"\xff" if highest else b"\0") * (8 * words)).cast("Q") if words else _NO_RING
         if highest:
             hot.words[WINDOW_TOP] = highest
             hot.words[WINDOW_SEEN] = 1

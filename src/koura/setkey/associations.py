@@ -371,9 +371,8 @@ _WHY_NEEDED = {
     "ipcomp": ("IPComp needs a compression algorithm", "-C deflate"),
     "tcp": ("TCP-MD5 needs its key", '-A tcp-md5 "KEY"'),
 }
-_ALLOWED = {"esp": {"-E", "-A"}, "ah": {"-A", "-align"}, "ipcomp": {"-C", "-R"}, "tcp": {"-A"}}
+_ALLOWED = {"esp": {"-E", "-A", "-tfc", "-esn", "-seq"}, "ah": {"-A", "-align", "-esn", "-seq"}, "ipcomp": {"-C", "-R"}, "tcp": {"-A"}}
 _BOUND = {"-E", "-A", "-C", "-R", "-tfc", "-align", "-esn", "-seq"}
-_EXTRA = {"esp": {"-tfc", "-esn", "-seq"}, "ah": {"-esn", "-seq"}, "ipcomp": set[str](), "tcp": set[str]()}
 
 
 def _fit(cursor: Cursor, given: _Given, protocol: str, spi_at: int, spi: int) -> None:
@@ -382,8 +381,9 @@ def _fit(cursor: Cursor, given: _Given, protocol: str, spi_at: int, spi: int) ->
     if _NEEDED[base] not in given.algorithms:
         why, hint = _WHY_NEEDED[base]
         raise cursor.wrong(len(cursor.words), why, hint)
+    allowed = _ALLOWED[base]
     for option in given.at:
-        if option in _BOUND and option not in _ALLOWED[base] | _EXTRA[base]:
+        if option in _BOUND and option not in allowed:
             raise cursor.wrong(given.at[option], f"{option} means nothing to {base}")
     if "-r" in given.at and "-rp" in given.at:
         raise cursor.wrong(given.at["-rp"], "-r and -rp say the same thing twice")

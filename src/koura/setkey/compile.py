@@ -4,7 +4,7 @@ Host names are looked up by the `Resolver` that the caller hands in; here only n
 """
 
 from collections.abc import Callable
-from itertools import product
+from functools import lru_cache
 
 from koura import address
 from koura.address import Prefix
@@ -16,7 +16,7 @@ from koura.pfkey.numbers import NATT_ESPINUDP, Ext, SaType, Type
 from koura.pfkey.ours import about
 from koura.pfkey.policy import describe
 from koura.pfkey.sockaddr import Sockaddr
-from koura.sadb.agreement import Limits
+from koura.sadb.agreement import NO_LIMITS, Limits
 from koura.saindex import Direction
 from koura.setkey.faults import BadScript, Fault, Source, fault_at
 from koura.setkey.statements import (
@@ -49,6 +49,7 @@ _EVERY = ("esp", "ah", "ipcomp", "tcp")
 _WIDEST_OCTETS = 255
 
 
+@lru_cache(maxsize=1024)
 def numeric(host: str, hosts: Hosts) -> tuple[bytes, ...]:
     """The resolver that knows numbers only. () for names."""
     try:
@@ -180,11 +181,8 @@ class _Compiler:
     # -- addresses -----------------------------------------------------------------------------------------------------
 
     def _pairs(self, src: Endpoint, dst: Endpoint, hosts: Hosts) -> list[tuple[Sockaddr, Sockaddr]]:
-        found = [
-            (one, other)
-            for one, other in product(self._every(src, hosts), self._every(dst, hosts))
-            if len(one.address) == len(other.address)
-        ]
+        ones, others = self._every(src, hosts), self._every(dst, hosts)
+        found = [(one, other) for one in ones for other in others if len(one.address) == len(other.address)]
         if not found:
             raise self._wrong(dst, "source and destination are of two families", "both IPv4 or both IPv6")
         return found
@@ -226,5 +224,10 @@ def _ends(src: Sockaddr, dst: Sockaddr) -> tuple[x.Extension, ...]:
     return _host(Ext.ADDRESS_SRC, src), _host(Ext.ADDRESS_DST, dst)
 
 
-def _lifetime(ext: int, limits: Limits) -> x.Lifetime:
+_UNLIMITED = {ext: x.Lifetime(ext) for ext in (Ext.LIFETIME_HARD, Ext.LIFETIME_SOFT)}
+
+
+def _lifetime(ext: Ext, limits: Limits) -> x.Lifetime:
+    if limits is NO_LIMITS:
+        return _UNLIMITED[ext]
     return x.Lifetime(ext, limits.packets, limits.octets, limits.add_s, limits.use_s)

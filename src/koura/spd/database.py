@@ -266,7 +266,10 @@ class Database:
     def _file(self, entry: Entry) -> None:
         policy = entry.policy
         assert policy.selector is not None
-        space = self._spaces.setdefault((policy.direction, policy.interface), _Space())
+        place = (policy.direction, policy.interface)
+        space = self._spaces.get(place)
+        if space is None:
+            space = self._spaces[place] = _Space()
         space.by_selector[policy.selector] = entry
         space.classifier.add(policy.selector, entry)
         self._names.add(entry)

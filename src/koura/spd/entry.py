@@ -43,12 +43,14 @@ class Entry:
     @property
     def expires_ns(self) -> int | None:
         """When it has lived, or lain idle, too long: the first whole second past the limit (M10). None: never."""
+        if not (self.policy.lifetime_s or self.policy.valid_s):
+            return None
         ends = []
         if self.policy.lifetime_s:
             ends.append(self.created.s + self.policy.lifetime_s + 1)
         if self.policy.valid_s:
             ends.append(self.last_used.s + self.policy.valid_s + 1)
-        return Moment.of_s(min(ends)).ns if ends else None
+        return Moment.of_s(min(ends)).ns
 
     def use(self, octets: int, at: Moment) -> None:
         """Note one packet that this policy decided about."""

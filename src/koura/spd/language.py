@@ -71,7 +71,7 @@ class _Parser:
 
     def __init__(self, text: str, unset_priority: int) -> None:
         self._text = text
-        self._words = [*_TOKEN.findall(text), _END]
+        self._words: list[str] = [*_TOKEN.findall(text), _END]
         self._at = 0
         self._priority = unset_priority
 

@@ -68,7 +68,9 @@ class Names:
 
     def add(self, entry: Entry) -> None:
         for name in _names(entry):
-            group = self._groups.setdefault(name, _Group())
+            group = self._groups.get(name)
+            if group is None:
+                group = self._groups[name] = _Group()
             group.entries[entry.id] = entry
             group.classifier = None
 

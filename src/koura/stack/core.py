@@ -68,7 +68,7 @@ from koura.stats.report import Report
 from koura.sysctl import tree
 from koura.traffic.inbound import Inbound
 from koura.traffic.outbound import Outbound
-from koura.traffic.outcome import LOCAL, Event, Origin, Outcome, ToKeySocket
+from koura.traffic.outcome import LOCAL, Event, Origin, Outcome
 from koura.traffic.plane import Plane
 from koura.traffic.tally import Tally
 
@@ -177,7 +177,6 @@ class Stack:
         self._fast = fast(self._plane, self._outbound, self._inbound, pool) if fast is not None and pool is not None else None
         if self._fast is not None:
             self.report.states["fast"] = self._describe_fast
-        self._generation = 0
         self._at = Moment(0)
 
     def encapsulates(self, port: int) -> bool:
@@ -266,7 +265,7 @@ class Stack:
         """A PF_KEY message of a client whose socket was opened by a notice."""
         self._tick(at)
         answer = self.server.receive(socket, octets, at)
-        self._plane.events += [ToKeySocket(delivery.socket, delivery.octets) for delivery in answer.deliveries]
+        self._keys.deliver(answer.deliveries)
         self._sas_changed(at)
         return Answer(answer.errno, self._plane.take_events(), answer.refused)
 
@@ -389,10 +388,10 @@ class Stack:
 
     def _sas_changed(self, at: Moment) -> None:
         """Whoever waits for an SA or its keys looks again, if there is anything new."""
-        if self.sadb.generation != self._generation:
-            self._generation = self.sadb.generation
-            self._outbound.sa_changed(at)
-            self._inbound.sa_changed(at)
+        changed = self.sadb.take_changed()
+        if changed:
+            self._outbound.sa_changed(changed, at)
+            self._inbound.sa_changed(changed, at)
 
     def _deliver(self, deliveries: Iterable[Delivery]) -> None:
         self._keys.deliver(deliveries)

@@ -13,6 +13,7 @@ processing.md §2 step 14). Not here: what happens to the packet (outbound), and
 from dataclasses import dataclass
 
 from koura.address import family, is_unspecified
+from koura.quick import quick
 from koura.reasons import SA_ENDPOINTS, Discarded
 from koura.sadb.association import Association
 from koura.sadb.database import Database
@@ -32,6 +33,7 @@ class Step:
     outer: tuple[bytes, bytes] | None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Missing:
     """A request without an SA, and under which relation one would have been found."""

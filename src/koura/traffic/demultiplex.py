@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from koura.errors import Malformed
+from koura.quick import quick
 from koura.reasons import (
     AH_DISABLED_IN,
     AH_NO_SA,
@@ -54,6 +55,7 @@ class Kind(Enum):
     IKE = "ike"
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Found:
     """The answer. packet: without UDP around ESP, and not there in clear; ports: of that UDP header, () without one."""

@@ -5,7 +5,7 @@ Packets of one key leave in the order they came. Not here: what they are told wh
 """
 
 import heapq
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -27,9 +27,14 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class Holds(Generic[Key]):
-    """The packets that wait, by what they wait for, numbered as they came."""
+    """The packets that wait, by what they wait for, numbered as they came.
 
-    def __init__(self) -> None:
+    topic: what a key belongs to for those who bring news: they name topics, and no key of another one is looked at.
+    """
+
+    def __init__(self, topic: Callable[[Key], Hashable]) -> None:
+        self._topic = topic
+        self._topics: dict[Hashable, dict[Key, None]] = {}
         self._queues: dict[Key, dict[int, Waiting]] = {}
         self._groups: dict[Hashable, int] = {}
         self._deadlines: list[tuple[int, int, Key]] = []  # a heap; packets that have left stay in it for a while
@@ -47,15 +52,21 @@ class Holds(Generic[Key]):
         self._groups[waiting.group] = count + 1
         self._count += 1
         self._last += 1
-        self._queues.setdefault(key, {})[self._last] = waiting
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = {}
+            self._topics.setdefault(self._topic(key), {})[key] = None
+        queue[self._last] = waiting
         heapq.heappush(self._deadlines, (waiting.deadline_ns, self._last, key))
         return True
 
-    def take(self, is_ready: Callable[[Key], bool]) -> tuple[Waiting, ...]:
-        """Remove and return what waits for the keys that are ready."""
+    def take(self, topics: Iterable[Hashable], is_ready: Callable[[Key], bool]) -> tuple[Waiting, ...]:
+        """There is news of these topics: remove and return what waits for those of their keys that are ready."""
         taken: list[Waiting] = []
-        for key in [key for key in self._queues if is_ready(key)]:
-            taken += self._queues.pop(key).values()
+        for topic in topics if self._queues else ():
+            for key in [key for key in self._topics.get(topic, ()) if is_ready(key)]:
+                taken += self._queues[key].values()
+                self._forget(key)
         for waiting in taken:
             self._left(waiting)
         return tuple(taken)
@@ -67,7 +78,7 @@ class Holds(Generic[Key]):
             _, number, key = heapq.heappop(self._deadlines)
             late.append(self._queues[key].pop(number))
             if not self._queues[key]:
-                del self._queues[key]
+                self._forget(key)
             self._left(late[-1])
         return tuple(late)
 
@@ -77,6 +88,14 @@ class Holds(Generic[Key]):
         while heap and heap[0][1] not in self._queues.get(heap[0][2], ()):
             heapq.heappop(heap)
         return Moment(heap[0][0]) if heap else None
+
+    def _forget(self, key: Key) -> None:
+        """Nothing waits for it any more."""
+        del self._queues[key]
+        topic = self._topic(key)
+        del self._topics[topic][key]
+        if not self._topics[topic]:
+            del self._topics[topic]
 
     def _left(self, waiting: Waiting) -> None:
         self._count -= 1

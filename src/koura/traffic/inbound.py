@@ -15,10 +15,12 @@ Rules of the file:
   moved though the inner packet is refused, as RFC 4303 §3.4.3 has it.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from koura.errors import Malformed
 from koura.moment import Moment
+from koura.quick import quick
 from koura.reasons import (
     AH_INNER,
     ESP_INNER,
@@ -38,7 +40,7 @@ from koura.reasons import (
     Discarded,
 )
 from koura.sadb.association import Association, State
-from koura.saindex import Direction, Mode, Protocol
+from koura.saindex import Direction, Mode, Pair, Protocol
 from koura.spd.entry import Entry
 from koura.spd.policy import Action
 from koura.spd.selector import Flow
@@ -61,6 +63,7 @@ _History = tuple[Applied, ...]
 _Spi = tuple[bytes, int, int]  # destination, protocol, SPI
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class _Clear:
     """What is left of a packet, and what came off it: for policy to judge."""
@@ -76,7 +79,7 @@ class Inbound:
 
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
-        self._for_keys: Holds[_Spi] = Holds()
+        self._for_keys: Holds[_Spi] = Holds(lambda spi: spi[:2])
 
     def receive(self, packet: bytes, at: Moment, history: _History = ()) -> Outcome:
         """What becomes of a packet that arrived. Never raises but for a Bug: every end is an outcome, counted here.
@@ -94,10 +97,11 @@ class Inbound:
         self._plane.tally.ended(outcome)
         return outcome
 
-    def sa_changed(self, at: Moment) -> None:
-        """Take up again what waited for keys that are there by now, or for an SA that is gone."""
+    def sa_changed(self, changed: Iterable[Pair], at: Moment) -> None:
+        """Take up again what waited for keys that are there by now, or for an SA that is gone, between these pairs of addresses."""
         sadb = self._plane.sadb
-        for waiting in self._for_keys.take(lambda key: not _is_larval(sadb.by_spi(key[0], Protocol(key[1]), key[2]))):
+        ends = dict.fromkeys((dst, protocol) for _, dst, protocol in changed)
+        for waiting in self._for_keys.take(ends, lambda key: not _is_larval(sadb.by_spi(key[0], Protocol(key[1]), key[2]))):
             assert isinstance(waiting.came, tuple)
             self._plane.events.append(Released(self.receive(waiting.packet, at, waiting.came), False))
 

@@ -17,6 +17,7 @@ Decided here, where others decide otherwise:
 - ICMP errors that no ipsec policy covers go the way of the packet they quote, reversed (RFC 4301 §6.2; icmp_through_sa).
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from koura.address import show
@@ -40,7 +41,7 @@ from koura.reasons import (
 )
 from koura.sadb import sequence
 from koura.sadb.association import Association
-from koura.saindex import Direction, Protocol, SaIndex
+from koura.saindex import Direction, Pair, Protocol, SaIndex
 from koura.settings import Settings
 from koura.spd.entry import Entry
 from koura.spd.policy import Action
@@ -65,8 +66,8 @@ class Outbound:
 
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
-        self._for_sa: Holds[SaIndex] = Holds()
-        self._for_grant: Holds[tuple[int, int]] = Holds()
+        self._for_sa: Holds[SaIndex] = Holds(lambda index: index.pair)
+        self._for_grant: Holds[tuple[int, int]] = Holds(lambda handle: handle)
         self._sizes = size.Sizes(plane, self._own)
 
     def send(self, packet: bytes, origin: Origin, at: Moment) -> Outcome:
@@ -101,16 +102,16 @@ class Outbound:
         ready = natt.wrap(sa, packet) if sa.agreement.encapsulation is not None else packet
         plane.events += [Emit(piece, "dummy") for piece in self._sizes.cut(ready, sa, at)]
 
-    def sa_changed(self, at: Moment) -> None:
-        """Send what waited for an SA that exists by now; each end is a Released."""
+    def sa_changed(self, changed: Iterable[Pair], at: Moment) -> None:
+        """Send what waited for an SA that exists by now, between these pairs of addresses; each end is a Released."""
         plane = self._plane
         is_oldest = bool(plane.settings.key.preferred_oldsa)
-        for waiting in self._for_sa.take(lambda index: plane.sadb.outbound(index, is_oldest) is not None):
+        for waiting in self._for_sa.take(changed, lambda index: plane.sadb.outbound(index, is_oldest) is not None):
             self._release(waiting, at)
 
     def granted(self, slot: int, epoch: int, at: Moment) -> None:
         """Send what waited for numbers of this SA."""
-        for waiting in self._for_grant.take(lambda key: key == (slot, epoch)):
+        for waiting in self._for_grant.take([(slot, epoch)], lambda _: True):
             self._release(waiting, at)
 
     def due(self, at: Moment) -> None:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from koura.address import Family, family, is_multicast, is_unspecified
 from koura.enc import tap
-from koura.enc.filter import FILTERED, Filter
+from koura.enc.filter import BEFORE, FILTERED, Filter
 from koura.enc.tap import Tap
 from koura.entropy import Entropy
 from koura.moment import Moment
@@ -99,7 +99,8 @@ class Plane:
 
     def _show(self, stage: int, direction: Direction, sa: Association, shown: bytes | Place, refusal: Ending) -> None:
         """A packet that is parted is put together only for those who look at it."""
-        self.tap.count(stage, direction, len(shown) if isinstance(shown, bytes) else shown.octets)
+        if stage == BEFORE:
+            self.tap.count(stage, direction, len(shown) if isinstance(shown, bytes) else shown.octets)
         if not self.tap.is_open and self.filter.rule is None:
             return
         packet = shown if isinstance(shown, bytes) else shown.packet

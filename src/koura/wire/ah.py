@@ -12,11 +12,13 @@ import struct
 from dataclasses import dataclass
 
 from koura.errors import Malformed
+from koura.quick import quick
 
 FIXED_OCTETS = 12
 OLD_FIXED_OCTETS = 8
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Header:
     """One AH header. `icv` includes its padding. Old AH (RFC 1826) has no sequence number: `is_old`, seq32 0."""

@@ -4,11 +4,13 @@ import struct
 from dataclasses import dataclass
 
 from koura.errors import Malformed
+from koura.quick import quick
 
 OCTETS = 8
 OLD_OCTETS = 4
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Header:
     """SPI and the sequence number's low half as they stand on the wire."""

@@ -15,6 +15,7 @@ import struct
 from dataclasses import dataclass
 
 from koura.errors import Malformed
+from koura.quick import quick
 from koura.wire.checksum import internet
 
 FIXED_OCTETS = 20
@@ -26,6 +27,7 @@ MAX_OCTETS = 65535
 _FIXED = struct.Struct("!BBHHHBBH4s4s")
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Header:
     """One IPv4 header; `options` is padded to whole words, `offset_octets` is the fragment offset in octets."""

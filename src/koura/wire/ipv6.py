@@ -12,6 +12,7 @@ import struct
 from dataclasses import dataclass
 
 from koura.errors import Malformed
+from koura.quick import quick
 
 FIXED_OCTETS = 40
 HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION, MOBILITY, HIP, SHIM6, NO_NEXT = 0, 43, 44, 60, 135, 139, 140, 59
@@ -23,6 +24,7 @@ MAX_PAYLOAD_OCTETS = 65535
 _FIXED = struct.Struct("!IHBB16s16s")
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Header:
     """One fixed IPv6 header; `next_header` is the first extension's or the upper layer's number."""

@@ -7,6 +7,7 @@ Ports are those of TCP, UDP, UDP-Lite, SCTP and DCCP; ICMP's type and code stand
 from dataclasses import dataclass
 
 from koura.errors import Malformed
+from koura.quick import quick
 from koura.wire import ah, ipv4, ipv6
 
 _WITH_PORTS = frozenset((6, 17, 33, 132, 136))
@@ -14,6 +15,7 @@ _WITH_TYPES = frozenset((1, 58))
 _AH = 51
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Summary:
     """One packet's. `octets`: the packet's own length; what follows is a link's padding. offset: of the upper-layer header."""
@@ -61,9 +63,12 @@ def _summarise4(packet: bytes) -> Summary:
     word = packet[6] << 8 | packet[7]
     is_fragment = bool(word & (ipv4.MF | ipv4.OFFSET_MASK))
     sees = not word & ipv4.OFFSET_MASK
-    sport, dport = _visible(packet[9], packet[offset : min(offset + 4, end)]) if sees else (None, None)
+    protocol = packet[9]
+    sport, dport = (None, None)
+    if sees and (protocol in _WITH_PORTS or protocol in _WITH_TYPES):
+        sport, dport = _visible(protocol, packet[offset : min(offset + 4, end)])
     return Summary(
-        4, packet[12:16], packet[16:20], packet[9], offset, sport, dport, packet[1], packet[8], bool(word & ipv4.DF),
+        4, packet[12:16], packet[16:20], protocol, offset, sport, dport, packet[1], packet[8], bool(word & ipv4.DF),
         is_fragment, is_fragment and sees, end,
     )  # fmt: skip
 

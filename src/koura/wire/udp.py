@@ -4,12 +4,14 @@ import struct
 from dataclasses import dataclass
 
 from koura.errors import Malformed
+from koura.quick import quick
 from koura.wire.checksum import upper
 
 PROTOCOL = 17
 OCTETS = 8
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Header:
     """One UDP header; checksum 0 means none (IPv4 only)."""

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 
 from koura.entropy import Entropy
 from koura.moment import Moment
+from koura.quick import quick
 from koura.settings import Settings
 from koura.xform.place import Place
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Context:
     """The tunables, the time, and the dice of one packet."""
@@ -17,6 +19,7 @@ class Context:
     entropy: Entropy
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Opened:
     """A packet with one header less, parted: `place`; `seq64`: the number that authenticated."""

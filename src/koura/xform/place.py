@@ -9,11 +9,13 @@ those; before destination options for the last destination (S10). FreeBSD puts i
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from koura.quick import quick
 from koura.wire import ipv4, ipv6
 
 _BEFORE = frozenset((ipv6.HOP_BY_HOP, ipv6.ROUTING, ipv6.FRAGMENT))
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Place:
     """A packet, parted. `head`: the octets of the IP header (IPv4: with options; IPv6: the fixed one), whose lengths, protocol and checksum

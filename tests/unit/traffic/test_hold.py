@@ -13,18 +13,21 @@ def waiting(packet: bytes, group: str = "g", deadline_ns: int = 10) -> Waiting:
 
 
 def test_what_waits_leaves_in_order_and_frees_its_place() -> None:
-    holds: Holds[str] = Holds()
+    holds: Holds[str] = Holds(str.upper)
     assert holds.add("a", waiting(b"1"), 2)
     assert holds.add("b", waiting(b"2"), 2)
     assert not holds.add("a", waiting(b"3"), 2)
     assert holds.add("a", waiting(b"4", group="other"), 2)
-    assert [row.packet for row in holds.take(lambda key: key == "a")] == [b"1", b"4"]
+    assert holds.take(["C"], lambda _: True) == ()
+    assert holds.take(["A"], lambda _: False) == ()
+    assert [row.packet for row in holds.take(["A"], lambda _: True)] == [b"1", b"4"]
+    assert holds.take(["A"], lambda _: True) == ()
     assert len(holds) == 1
     assert holds.add("a", waiting(b"5"), 2)
 
 
 def test_time_is_up_for_each_packet_on_its_own() -> None:
-    holds: Holds[str] = Holds()
+    holds: Holds[str] = Holds(str.upper)
     holds.add("a", waiting(b"late", deadline_ns=20), 9)
     holds.add("a", waiting(b"early", deadline_ns=10), 9)
     assert holds.next_deadline() == Moment(10)
