@@ -11,6 +11,7 @@ from types import TracebackType
 from koura.daemon import harden
 from koura.daemon.ends import End
 from koura.daemon.engine import Engine
+from koura.fast import drivers
 from koura.host import garbage
 from koura.host.clock import Clock
 from koura.host.loop import Loop
@@ -45,6 +46,7 @@ def start(birth: Birth) -> Child:
     """Fork an engine. Raises OSError."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     parent = os.getpid()
+    drivers.has_hands()  # what this imports the engine may have no right to read once it has no capability
     pid = os.fork()
     if pid:
         theirs.close()

@@ -55,9 +55,12 @@ def _times() -> tuple[float, float]:
     loader = __spec__.loader
     if not isinstance(loader, SourceFileLoader):
         return 0.0, 0.0
-    files = [str(file) for file in resources.files("koura.fast").iterdir()]
-    written = [loader.path_stats(file)["mtime"] for file in files if file.endswith(_SOURCES)]
-    built = [loader.path_stats(file)["mtime"] for file in files if file.endswith(".so")]
+    try:
+        files = [str(file) for file in resources.files("koura.fast").iterdir()]
+        written = [loader.path_stats(file)["mtime"] for file in files if file.endswith(_SOURCES)]
+        built = [loader.path_stats(file)["mtime"] for file in files if file.endswith(".so")]
+    except (ImportError, OSError):  # a process that became a user who may not look here
+        return 0.0, 0.0
     return max(built, default=0.0), max(written, default=0.0) if built else 0.0
 
 
