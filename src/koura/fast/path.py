@@ -53,6 +53,7 @@ class FastPath:
         self._places: dict[int, tuple[int, Association, object]] = {}  # slot -> place, the SA, what the engine was told
         self._by_place: dict[int, Association] = {}
         self._of_pair: dict[_Pair, set[int]] = {}  # the slots of those
+        self._pair_of: dict[int, _Pair] = {}  # and the pair of each of them
         self._changed: set[_Pair] = set()
         self._free: list[int] = []
         self._known_not: dict[tuple[object, ...], int] = {}
@@ -264,21 +265,34 @@ class FastPath:
             return None
         self._places[sa.slot] = (place, sa, current)
         self._by_place[place] = sa
-        self._of_pair.setdefault(_pair(sa.agreement.index), set()).add(sa.slot)
+        self._file(sa.slot, _pair(sa.agreement.index))
         return place
+
+    def _file(self, slot: int, pair: _Pair) -> None:
+        """Under its pair, and under no other: an SA may have moved since it was told of, or its slot be another's now."""
+        before = self._pair_of.get(slot)
+        if before != pair:
+            if before is not None:
+                self._unfile(slot)
+            self._pair_of[slot] = pair
+            self._of_pair.setdefault(pair, set()).add(slot)
+
+    def _unfile(self, slot: int) -> None:
+        """Out of the pair it was filed under, whose generation goes with its last SA."""
+        pair = self._pair_of.pop(slot)
+        self._of_pair[pair].discard(slot)
+        if not self._of_pair[pair]:
+            del self._of_pair[pair]
+            self._free_cells.append(self._cells.pop(pair))
 
     def _forget(self, slots: Iterable[int]) -> None:
         """Drop what the engine holds of these SAs; its counts are settled."""
         for slot in slots:
-            place, sa, _ = self._places.pop(slot)
+            place, _, _ = self._places.pop(slot)
             self._burst.drop_sa(place)
             self._free.append(place)
             del self._by_place[place]
-            pair = _pair(sa.agreement.index)
-            self._of_pair[pair].discard(slot)
-            if not self._of_pair[pair]:
-                del self._of_pair[pair]
-                self._free_cells.append(self._cells.pop(pair))
+            self._unfile(slot)
 
     def _forget_changed(self) -> None:
         """SAs that have gone, or are filed elsewhere now."""
