@@ -98,6 +98,11 @@ class Peer:
             raise PeerFailed(f"exit status {status} of {script!r}: {err.strip() or out.strip()}")
         return out
 
+    def give(self, file: Path) -> str:
+        """Where the peer finds a copy of a file: its /tmp and /run are its own, so a checkout there is hidden from it."""
+        shutil.copy(file, self._share / file.name)
+        return f"/run/share/{file.name}"
+
     def start(self, command: str) -> None:
         """Start a program that goes on running."""
         self.run(f"setsid {command} >/run/share/background.{self._number}.log 2>&1 </dev/null &")

@@ -102,4 +102,4 @@ def _set_up(peer: Peer, cases: Sequence[Case]) -> None:
     peer.run(f"sysctl -q net.ipv4.tcp_congestion_control=reno; ip -batch - <<'END'\n{batch}END\n")
     for index in range(len(MEASURES)):
         peer.start(f"iperf3 -s -p {FIRST_PORT + index}")
-    peer.start(f"python3 {_HERE / 'encap.py'}")
+    peer.start(f"python3 {peer.give(_HERE / 'encap.py')}")
