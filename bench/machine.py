@@ -20,14 +20,21 @@ def us_each(act: Callable[[], int], seconds: float, rounds: int = 5) -> float:
 
     Processor time of this one process, so that others on the machine matter little; the best, because nothing but noise makes it more.
     """
-    best = float("inf")
-    for _ in range(rounds):
-        count = 0
-        start = time.process_time()
-        while (spent := time.process_time() - start) < seconds / rounds:
-            count += act()
-        best = min(best, spent / count)
-    return best * 1e6
+    return min(_round(act, seconds / rounds) for _ in range(rounds))
+
+
+def us_side_by_side(ours: Callable[[], int], theirs: Callable[[], int], seconds: float, rounds: int = 10) -> tuple[float, float]:
+    """The same for two things, round by round in turn: a machine that is slow for a while is slow for both, so their ratio holds."""
+    pairs = [(_round(ours, seconds / rounds), _round(theirs, seconds / rounds)) for _ in range(rounds)]
+    return min(one for one, _ in pairs), min(other for _, other in pairs)
+
+
+def _round(act: Callable[[], int], seconds: float) -> float:
+    count = 0
+    start = time.process_time()
+    while (spent := time.process_time() - start) < seconds:
+        count += act()
+    return spent / count * 1e6
 
 
 def resident_octets() -> int:

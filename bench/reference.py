@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.host import AT, compiled, feed, opened, sealed, stack
-from bench.machine import us_each
+from bench.machine import us_side_by_side
 from bench.table import Table
 from koura.address import parse
 from koura.stack import Stack
@@ -118,8 +118,7 @@ def measure(case: Case, octets: int, seconds: float) -> Measured:
     def receive_scapy() -> int:
         return int(bool(bytes(theirs.decrypt(IP(protected)))))
 
-    out, out_scapy = us_each(send, seconds), us_each(send_scapy, seconds)
-    return Measured(out, out_scapy, us_each(receive, seconds), us_each(receive_scapy, seconds))
+    return Measured(*us_side_by_side(send, send_scapy, seconds), *us_side_by_side(receive, receive_scapy, seconds))
 
 
 def _checked(ours: Stack, theirs: Any, clear: bytes) -> bytes:
