@@ -176,7 +176,7 @@ def test_what_cannot_be_is_refused_in_one_line(site: Site) -> None:
         (("add", "other", "--reqid", "100", *ends), "reqid 100 is that of ipsec0"),
         (("add", "other", "--reqid", "20000", *ends), "tunnel.reqid: 20000 is not between 1 and 16383"),
         (("add", "other", "--reqid", "105", "--local", "192.0.2.1", "--remote", "fd00::1"),
-         "tunnel: local and remote are two addresses of one family, not 192.0.2.1 and fd00::1"),
+         "tunnel: local and remote are two addresses of one family"),
         (("add", "v0", "--reqid", "105", *ends), "v0: Invalid argument"),
         (("del", "nothing"), "there is no tunnel nothing"),
     ):  # fmt: skip

@@ -40,10 +40,11 @@ def up(config: Config, program: tuple[str, ...], *, is_private: bool) -> int:
 
 def _state(config: Config, home: Path) -> Path | None:
     """Where the numbers that a site's keys have used are remembered from one run to the next: one place for each file."""
-    if config.state is not None or os.environ.get(STATE_VARIABLE) or config.file is None:
+    if config.state is not None or os.environ.get(STATE_VARIABLE) or not config.files:
         return config.state
     base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "koura"
-    chosen = base / f"rootless-{hashlib.sha256(os.fsencode(config.file.resolve())).hexdigest()[:16]}"
+    names = b"\0".join(os.fsencode(file.resolve()) for file in config.files)
+    chosen = base / f"rootless-{hashlib.sha256(names).hexdigest()[:16]}"
     try:
         chosen.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

@@ -19,7 +19,7 @@ import koura
 from koura import control
 from koura.client import place
 from koura.control import Value
-from koura.daemon import admin, clients, harden, house, ledger
+from koura.daemon import admin, clients, configfile, harden, house, ledger, scripts
 from koura.daemon.admin import Admin, Asked
 from koura.daemon.clients import Client, Opened
 from koura.daemon.config import STATUS_GROUP, BadConfig, Config, TunnelConfig
@@ -150,17 +150,15 @@ class Daemon:
             self._load(self._loaded_first)
 
     def _load(self, done: Callable[[Mapping[str, Value]], None]) -> None:
-        file = self._config.file
-        if file is None:
+        if not self._config.files:
             done(control.accepted(diff=[], added=0, removed=0, unchanged=0))
             return
         try:
-            text = file.read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not text"
-            done(control.refused(Refused(Errno.EINVAL, f"{file}: {reason}")))
+            texts = [[str(file), scripts.text(file)] for file in self._config.files]
+        except Refused as error:
+            done(control.refused(error))
             return
-        self._keeper.call({"do": "load", "text": text, "file": str(file)}, lambda parts: done(_whole(parts)))
+        self._keeper.call({"do": "load", "scripts": texts}, lambda parts: done(_whole(parts)))
 
     def _loaded_first(self, reply: Mapping[str, Value]) -> None:
         if reply.get("ok") is not True:
@@ -228,7 +226,7 @@ class Daemon:
         if not self._is_up:
             return
         try:
-            tunnels = self._config.fresh_tunnels()
+            tunnels = configfile.again(self._config).tunnels
         except BadConfig as error:
             log(syslog.LOG_ERR, f"reload refused, nothing has changed: {error}")
             done(control.refused(Refused(Errno.EINVAL, str(error))))
@@ -256,9 +254,10 @@ class Daemon:
     def _say(self, reply: Mapping[str, Value]) -> None:
         """The diff, for whoever started us."""
         lines = reply.get("diff")
-        if self._is_quiet or self._config.file is None or not isinstance(lines, list):
+        if self._is_quiet or not self._config.files or not isinstance(lines, list):
             return
-        summary = f"{self._config.file}: {reply['added']} added, {reply['removed']} removed, {reply['unchanged']} unchanged"
+        names = ", ".join(str(file) for file in self._config.files)
+        summary = f"{names}: {reply['added']} added, {reply['removed']} removed, {reply['unchanged']} unchanged"
         sys.stdout.write("".join(f"{line}\n" for line in (*lines, summary)))
         sys.stdout.flush()
 

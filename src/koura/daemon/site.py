@@ -10,7 +10,7 @@ the file, so one that has another place in it now is put in anew. What others ad
 flushes. Host names are not looked up: the file must work before there is a network.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from koura import address
@@ -26,7 +26,7 @@ from koura.sadb.association import Association, State
 from koura.saindex import Protocol
 from koura.setkey import parse
 from koura.setkey.faults import BadScript
-from koura.setkey.run import Answered, run
+from koura.setkey.run import Answered, Refusal, run
 from koura.spd import language
 from koura.spd.entry import Entry
 from koura.spd.policy import MAX_MANUAL_REQID, Level, Policy
@@ -89,9 +89,12 @@ class Site:
             # Orders of SAs that have gone are given out again.
             self._owned = _Owned(owned.sas & {sa.order for sa in self._stack.sadb}, owned.policies)
 
-    def load(self, text: str, name: str, at: Moment, *, is_trial: bool = False) -> Diff:
-        """Make the script true. Raises Refused with every fault, and nothing has changed. is_trial: only say what would change."""
-        wanted = self._run(text, name, at)
+    def load(self, scripts: Iterable[tuple[str, str]], at: Moment, *, is_trial: bool = False) -> Diff:
+        """Make the scripts true, each a name and its text, one behind the other.
+
+        Raises Refused with every fault, and nothing has changed. is_trial: only say what would change.
+        """
+        wanted = self._run(scripts, at)
         plan = _Plan()
         self._plan_sas(plan, list(wanted.sadb))
         self._plan_policies(plan, sorted(wanted.spd.entries(), key=lambda entry: entry.id))
@@ -100,8 +103,8 @@ class Site:
             self._do(plan, at)
         return plan.diff
 
-    def _run(self, text: str, name: str, at: Moment) -> Stack:
-        """1. The script on a stack of its own. Raises Refused."""
+    def _run(self, scripts: Iterable[tuple[str, str]], at: Moment) -> Stack:
+        """1. The scripts on a stack of their own. Raises Refused."""
         stack = Stack(System(), self._stack.settings)
         stack.notice(KeySocketOpened(_SOCKET, "freebsd", 0, is_privileged=True), at)
 
@@ -109,8 +112,14 @@ class Site:
             refused = stack.control(_SOCKET, octets, at).refused
             return Answered(refused.errno.bsd, refused.why) if refused is not None else Answered()
 
+        read = [parse.check(text, name) for name, text in scripts]
+        faults = [fault for script in read for fault in script.faults]
+        refusals: list[Refusal] = []
         try:
-            refusals = run(parse.parse(text, name), ask)
+            if faults:
+                raise BadScript(tuple(faults[: parse.MAX_FAULTS]))
+            for script in read:
+                refusals += run(script, ask)
         except BadScript as bad:
             raise Refused(Errno.EINVAL, str(bad)) from bad
         lasting = [str(refusal.fault) for refusal in refusals if refusal.is_lasting]

@@ -15,7 +15,7 @@ from pyroute2 import IPRoute, NetlinkError
 
 from koura import address, control
 from koura.control import Value
-from koura.daemon import config as configs
+from koura.daemon import configfile
 from koura.daemon.config import BadConfig, TunnelConfig
 from koura.daemon.handover import Handover
 from koura.daemon.network import Log, Network
@@ -62,7 +62,7 @@ class Tunnels:
             self.remove(asked["name"])
             return control.accepted()
         try:
-            config = configs.tunnel("tunnel", asked)
+            config = configfile.tunnel(asked)
         except BadConfig as error:
             raise Refused(Errno.EINVAL, str(error)) from error
         self.add(config)

@@ -116,7 +116,8 @@ class Verbs:
     # -- the configuration file ----------------------------------------------------------------------------------------
 
     def _load(self, asked: Arguments) -> Replies:
-        diff = self._site.load(asked.get("text", ""), asked.get("file", ""), self._at, is_trial=asked.get("check", False))
+        scripts = asked.get("scripts") or [[asked.get("file", ""), asked.get("text", "")]]
+        diff = self._site.load([(name, text) for name, text in scripts], self._at, is_trial=asked.get("check", False))
         self._events += diff.events
         lines: list[Value] = list(diff.lines)
         return control.split("diff", lines, added=diff.added, removed=diff.removed, unchanged=diff.unchanged)

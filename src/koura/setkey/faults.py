@@ -12,19 +12,21 @@ from koura.errors import KouraError
 from koura.quick import quick
 
 _SECRETS = re.compile(r'#[^\n]*|"[^"]*"?|0[xX][0-9A-Fa-f]{9,}')
+_LONG_NUMBERS = re.compile(r"0[xX][0-9A-Fa-f]{9,}")
 _MAX_SHOWN = 160  # characters of a line that are shown at most
 
 
 class Source:
-    """A script's text and name; knows lines and columns, both counted from 1."""
+    """A text and its name; knows lines and columns, both counted from 1. has_keys: quoted strings may be some, as in a script."""
 
-    def __init__(self, text: str, name: str = "") -> None:
+    def __init__(self, text: str, name: str = "", *, has_keys: bool = True) -> None:
         self.text = text
         self.name = name or "<script>"
+        self._secrets = _SECRETS if has_keys else _LONG_NUMBERS
 
     @cached_property
     def _masked(self) -> str:
-        return _SECRETS.sub(_mask, self.text)
+        return self._secrets.sub(_mask, self.text)
 
     def line_of(self, offset: int) -> int:
         """The line that `offset` stands in."""

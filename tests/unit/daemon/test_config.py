@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from koura.client import place
-from koura.daemon import config
+from koura.daemon import configfile
 from koura.daemon.config import BadConfig
 from koura.daemon.house import Door, House, NoHouse
 
@@ -26,29 +26,29 @@ group = "ipsec"
 
 
 def test_everything_it_says() -> None:
-    read = config.read(Path("/d"), TEXT, "koura.toml", ("net.inet.ipsec.dfbit=1",))
-    assert (read.file, read.pfkey, read.pfkey_mode, read.pfkey_group) == (
-        Path("/etc/koura/setkey.conf"), Path("/run/pfkey"), 0o660, "ipsec",
+    read = configfile.read(Path("/d"), TEXT, "koura.toml", ("net.inet.ipsec.dfbit=1",))
+    assert (read.files, read.pfkey, read.pfkey_mode, read.pfkey_group) == (
+        (Path("/etc/koura/setkey.conf"),), Path("/run/pfkey"), 0o660, "ipsec",
     )  # fmt: skip
     assert (read.settings.dfbit, read.settings.key.spdcache_maxentries) == (1, 5), "the command line comes last"
 
 
 def test_the_daemon_starts_without_weak_algorithms() -> None:
-    assert config.read(Path("/d")).settings.weak_crypto == 0
-    assert config.read(Path("/d"), tunables=("net.koura.weak_crypto=1",)).settings.weak_crypto == 1
+    assert configfile.read(Path("/d")).settings.weak_crypto == 0
+    assert configfile.read(Path("/d"), more=("net.koura.weak_crypto=1",)).settings.weak_crypto == 1
 
 
 @pytest.mark.parametrize(
     ("text", "word"),
     [
         ("[", "koura.toml"), ("[colour]\n", "colour"), ("[pfkey]\nsize = 1\n", "size"), ("[pfkey]\nmode = 384\n", "mode"),
-        ('[pfkey]\nmode = "999"\n', "999"), ('[sysctl]\n"net.nothing" = 1\n', "net.nothing"), ("sysctl = 3\n", "assignment"),
+        ('[pfkey]\nmode = "999"\n', "999"), ('[sysctl]\n"net.nothing" = 1\n', "net.nothing"), ("sysctl = 3\n", "assignments"),
         ('[sysctl]\n"net.inet.ipsec.dfbit" = "x"\n', "invalid integer"), ("daemon = 3\n", "daemon"),
     ],
 )  # fmt: skip
 def test_a_bad_file_says_what_is_wrong(text: str, word: str) -> None:
     with pytest.raises(BadConfig) as caught:
-        config.read(Path("/d"), text, "koura.toml")
+        configfile.read(Path("/d"), text, "koura.toml")
     assert word in str(caught.value)
 
 

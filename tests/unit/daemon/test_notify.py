@@ -59,6 +59,6 @@ def test_the_unit_starts_what_there_is() -> None:
     program, verb, *arguments = shlex.split(service["ExecStart"])
     assert (Path(program).name, verb) == ("koura", "up")
     context = up.command.make_context("koura up", arguments)
-    assert context.params["file"] == Path("/etc/koura/setkey.conf")
+    assert context.params["files"] == (Path("/etc/koura/setkey.conf"),)
     assert service["RestartPreventExitStatus"].split() == ["64", "65", "77"], "trying again helps with none of these"
     assert "network-pre.target" in unit["Unit"]["Before"].split(), "the policies stand before there is a network"

@@ -25,7 +25,7 @@ UNIQUE = "ipsec esp/tunnel/10.0.0.1-10.0.0.2/unique"
 
 
 def load(engine: Engine, text: str, is_trial: bool = False) -> tuple[int, int, int]:
-    diff = engine.site.load(text, "site.conf", engine.at, is_trial=is_trial)
+    diff = engine.site.load([("site.conf", text)], engine.at, is_trial=is_trial)
     engine.keep()
     return diff.added, diff.removed, diff.unchanged
 
@@ -47,7 +47,7 @@ def test_only_what_differs_is_changed() -> None:
     engine = Engine()
     load(engine, sa(0x1000) + sa(0x1001) + spd(1) + spd(2))
     kept = engine.stack.sadb.by_handle(*next((s.slot, s.epoch) for s in engine.stack.sadb if s.agreement.spi == 0x1000))
-    diff = engine.site.load(sa(0x1000) + sa(0x1002) + spd(1) + spd(3), "site.conf", engine.at)
+    diff = engine.site.load([("site.conf", sa(0x1000) + sa(0x1002) + spd(1) + spd(3))], engine.at)
     assert sorted(line[0] for line in diff.lines) == ["+", "+", "-", "-"]
     assert diff.unchanged == 2
     assert kept in list(engine.stack.sadb), "the same object: counters and numbers go on"
@@ -138,7 +138,7 @@ def test_an_order_that_comes_back_is_not_the_files() -> None:
 def test_key_managers_hear_of_it() -> None:
     engine = Engine()
     load(engine, sa(0x1000) + spd(1))
-    diff = engine.site.load(sa(0x1001, more="-lh 100") + spd(2), "site.conf", engine.at)
+    diff = engine.site.load([("site.conf", sa(0x1001, more="-lh 100") + spd(2))], engine.at)
     heard = [Message.read(event.octets, FREEBSD) for event in diff.events if isinstance(event, ToKeySocket) and event.socket == 2]
     assert [message.type for message in heard] == [Type.DELETE, Type.X_SPDDELETE, Type.ADD, Type.X_SPDADD]
     assert not any("Key" in type(extension).__name__ for message in heard for extension in message.extensions), "no keys"

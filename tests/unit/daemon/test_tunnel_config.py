@@ -4,14 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from koura.daemon import config as configs
-from koura.daemon.config import BadConfig, EncConfig, RootlessConfig, TunnelConfig
+from koura.daemon import configfile
+from koura.daemon.config import BadConfig, Config, EncConfig, RootlessConfig, TunnelConfig
 
 TUNNEL = '[host]\n[[tunnel]]\nname = "ipsec0"\nreqid = 100\nlocal = "192.0.2.1"\nremote = "192.0.2.2"\n'
+SECOND = TUNNEL.replace("[host]\n", "")
 
 
-def _read(text: str) -> configs.Config:
-    return configs.read(Path("/run/koura"), text, "koura.toml")
+def _read(text: str) -> Config:
+    return configfile.read(Path("/run/koura"), text, "koura.toml")
 
 
 def test_tunnels_are_read_in_their_order() -> None:
@@ -34,36 +35,36 @@ def test_enc_and_rootless_have_usual_values() -> None:
         (TUNNEL.replace("[[tunnel]]", "[tunnel]"), "write [[tunnel]], in two pairs of brackets"),
         (TUNNEL.replace("[host]\n", ""), "[[tunnel]] is for [host]"),
         (TUNNEL.replace("100", "16384"), "tunnel.reqid: 16384 is not between 1 and 16383"),
-        (TUNNEL.replace("100", '"100"'), "tunnel.reqid is not int"),
+        (TUNNEL.replace("100", '"100"'), "tunnel.reqid is a number of 1 to 16383, not text"),
         (TUNNEL.replace('name = "ipsec0"\n', ""), "tunnel.name is missing"),
         (TUNNEL.replace("192.0.2.2", "192.0.2.1"), "two addresses of one family"),
         (TUNNEL.replace("192.0.2.2", "fd00::1"), "two addresses of one family"),
-        (TUNNEL.replace("192.0.2.2", "192.0.2.0/24"), "two addresses of one family"),
+        (TUNNEL.replace("192.0.2.2", "192.0.2.0/24"), "is a network, not an address"),
         (TUNNEL.replace("192.0.2.2", "gateway"), "tunnel.remote: 'gateway' is no address"),
-        (TUNNEL + TUNNEL.replace("[host]\n", "").replace("ipsec0", "ipsec1"), "two tunnels with reqid = 100"),
-        (TUNNEL + TUNNEL.replace("[host]\n", "").replace("100", "101"), "two tunnels with name = 'ipsec0'"),
+        (TUNNEL + SECOND.replace("ipsec0", "ipsec1"), "tunnel[2].reqid: reqid 100 is that of tunnel[1].reqid already"),
+        (TUNNEL + SECOND.replace("100", "101"), "tunnel[2].name: the interface 'ipsec0' is that of tunnel[1].name already"),
         (TUNNEL + "colour = 1\n", "[tunnel] has no colour"),
         ("[enc]\n", "[enc] is for [host]"),
         ('[host]\n[enc]\ninterface = "a/b"\n', "enc.interface: 'a/b' is no name of an interface"),
         ('[rootless]\ndevice = "tap"\n', "rootless.device: 'tap' is none of auto, tun, veth"),
-        ("[rootless]\nport = 65536\n", "rootless.port: a port is a number of 1 to 65535, or 0"),
+        ("[rootless]\nport = 65536\n", "rootless.port: 65536: a port is a number of 1 to 65535, or 0"),
         ('[rootless]\naddresses = ["here"]\n', "rootless.addresses: 'here' is no address"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(text: str, said: str) -> None:
     with pytest.raises(BadConfig) as caught:
         _read(text)
-    assert "koura.toml: " in str(caught.value)
+    assert "koura.toml:" in str(caught.value)
     assert said in str(caught.value)
 
 
 def test_the_file_is_read_again_for_its_tunnels(tmp_path: Path) -> None:
     path = tmp_path / "koura.toml"
     path.write_text(TUNNEL)
-    config = configs.Config(tmp_path, source=path)
-    assert [one.name for one in config.fresh_tunnels()] == ["ipsec0"]
+    config = Config(tmp_path, source=path)
+    assert [one.name for one in configfile.again(config).tunnels] == ["ipsec0"]
     path.write_text("[host]\n")
-    assert config.fresh_tunnels() == ()
+    assert configfile.again(config).tunnels == ()
     path.unlink()
     with pytest.raises(BadConfig):
-        config.fresh_tunnels()
+        configfile.again(config)
