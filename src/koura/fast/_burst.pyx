@@ -77,7 +77,6 @@ cdef class Burst:
         table_close(&self.e.inbound)
         table_close(&self.e.spis)
         free(self.e.sas)
-        free(self.e.cells)
         free(self.e.spi_counts)
         free(self.e.dirty)
         free(self.e.dirty_sas)
@@ -109,16 +108,9 @@ cdef class Burst:
             self.e.generation = generation
             self.verdicts.clear()
 
-    def set_cells(self, uint32_t count):
-        """Room for `count` relations; new ones have generation 0."""
-        cdef uint64_t *cells = <uint64_t *> realloc(self.e.cells, count * sizeof(uint64_t))
-        if cells == NULL:
-            raise MemoryError
-        self.e.cells = cells
-
-    def set_cell(self, uint32_t cell, uint64_t value):
-        """A relation's generation."""
-        self.e.cells[cell] = value
+    def choose_anew(self, uint32_t place):
+        """Another SA may serve now where this one was chosen: flows out through it are stale."""
+        self.e.sas[place].choice += 1
 
     def put_sa(self, place, facts, words, ring):
         """Tell of an SA: into `place`, or a new one (None); its place, or None where no driver has its algorithms.
@@ -190,7 +182,6 @@ cdef class Burst:
     cdef int _fill(self, Sa *sa, facts) except -1:
         cdef bytes salt = facts.keys.salt
         cdef bytes src = facts.src
-        sa.cell, sa.cell_value = facts.cell, facts.cell_value
         sa.hard_packets, sa.hard_octets, sa.hard_ns = facts.hard
         sa.soft_packets, sa.soft_octets, sa.soft_ns = facts.soft
         sa.last_sequence, sa.nearly_spent = facts.last_sequence, facts.nearly_spent
@@ -202,6 +193,7 @@ cdef class Burst:
         sa.iv_octets, sa.icv_octets, sa.align_octets = facts.keys.iv_octets, facts.keys.icv_octets, facts.keys.align_octets
         sa.is_aead = facts.keys.cipher in (GCM, GMAC, CCM, CHACHA)
         sa.has_counter_iv, sa.has_esn, sa.is_padding_checked = facts.keys.has_counter_iv, facts.has_esn, facts.is_padding_checked
+        sa.is_cyclic = facts.is_cyclic
         sa.ecn_ingress, sa.copies_no_ecn, sa.takes_dscp, sa.df = facts.ecn_ingress, facts.copies_no_ecn, facts.takes_dscp, facts.df
         sa.has_encapsulation = facts.ports is not None
         sa.sport, sa.dport = facts.ports or (0, 0)
@@ -295,7 +287,7 @@ cdef class Burst:
         flow.generation, flow.kind, flow.is_tunnel, flow.is_ipv6 = self.e.generation, kind, wraps, head.version == 6
         flow.room_octets, flow.deadline_ns, flow.policy = room, deadline, verdict
         if place is not None:
-            flow.sa, flow.serial = place, self.e.sas[<uint32_t> place].serial
+            flow.sa, flow.serial, flow.choice = place, self.e.sas[<uint32_t> place].serial, self.e.sas[<uint32_t> place].choice
         return True
 
     cdef int _key(self, key, Head *head) except -1:

@@ -25,16 +25,14 @@ cdef inline bint is_current(Engine *e, Flow *flow, uint64_t at_ns) noexcept nogi
 
 
 cdef inline Sa *live_sa(Engine *e, uint32_t index, uint32_t serial) noexcept nogil:
-    """The SA behind a handle, if it is the same one, usable, and nothing changed in its relation."""
+    """The SA behind a handle, if it is the same one, and usable."""
     cdef Sa *sa
     if index >= e.sa_count:
         return NULL
     sa = &e.sas[index]
     if not sa.is_taken or sa.serial != serial or sa.hot[EPOCH] != sa.epoch:
         return NULL
-    if sa.hot[STATE] != 1 and sa.hot[STATE] != 2:  # mature, dying
-        return NULL
-    return sa if e.cells[sa.cell] == sa.cell_value else NULL
+    return sa if sa.hot[STATE] == 1 or sa.hot[STATE] == 2 else NULL  # mature, dying
 
 
 cdef inline uint64_t spi_word(uint8_t version, uint8_t protocol) noexcept nogil:
@@ -59,7 +57,7 @@ cdef inline void fetch_sa(const Engine *e, uint32_t number, bint is_outbound) no
 
 
 cdef inline void fetch_behind(const Engine *e, uint32_t number, uint32_t seq32) noexcept nogil:
-    """And what it points to: hot words, window, relation, key."""
+    """And what it points to: hot words, window, key."""
     cdef const Sa *sa
     cdef const uint8_t *key
     cdef int part
@@ -72,7 +70,6 @@ cdef inline void fetch_behind(const Engine *e, uint32_t number, uint32_t seq32) 
     prefetch(sa.hot)
     prefetch(<uint8_t *> sa.hot + 64)
     prefetch(<uint8_t *> sa.hot + 112)
-    prefetch(&e.cells[sa.cell])
     if seq32 and sa.ring != NULL:
         prefetch(&sa.ring[(seq32 >> 6) & sa.ring_mask])
     key = <const uint8_t *> sa.key

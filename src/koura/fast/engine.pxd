@@ -57,8 +57,8 @@ ctypedef struct Sa:           # eight cache lines; a packet on its way out touch
     uint64_t ring_mask
     uint64_t window
     Key *key
-    uint64_t cell_value
-    uint32_t cell             # index of its relation's generation
+    uint64_t spare0
+    uint32_t choice           # counts how often another may have come to serve in its place
     uint32_t serial
     uint64_t hard_packets     # lifetimes; none: the largest number
     uint64_t hard_octets
@@ -97,7 +97,8 @@ ctypedef struct Sa:           # eight cache lines; a packet on its way out touch
     uint8_t has_failed
     uint8_t oai_octets        # NAT-T's original addresses, 0 where unknown
     uint8_t oar_octets
-    uint8_t spare2[5]
+    uint8_t is_cyclic         # its 32-bit numbers begin again
+    uint8_t spare2[4]
     uint8_t outer[40]         # template of the header that it wraps in
     uint64_t sealed_packets   # since the last settling, as all that follow
     uint64_t sealed_octets
@@ -134,7 +135,6 @@ ctypedef struct Engine:
     Table spis
     Sa *sas
     uint32_t sa_count
-    uint64_t *cells
     uint64_t generation
     const Driver *drivers[DRIVERS]
     uint8_t *pool             # random octets, shared with the reference: koura.entropy.Pooled

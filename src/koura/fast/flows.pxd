@@ -2,7 +2,7 @@
 
 A key is 48 octets and compared whole, so two flows never share a verdict. It may stand in two buckets; where both are full, the least
 recently used goes. The hash has a secret seed: a peer cannot aim at one bucket. Entries are guarded by a generation (policies,
-settings, paths) and by the relation of their SA; a stale one is as good as none.
+settings, paths), by their SA and by what chose it; a stale one is as good as none.
 
 Looking up goes in steps, so that a burst's cache misses overlap: table_touch (the bucket), table_peek (what it names), table_find_at.
 """
@@ -64,7 +64,8 @@ ctypedef struct Flow:
     uint8_t is_ipv6
     uint32_t slot             # which way of which bucket names it
     uint64_t is_used
-    uint64_t spare            # 128 octets: two cache lines
+    uint32_t choice           # of that SA, when it was chosen
+    uint32_t spare            # 128 octets: two cache lines
 
 ctypedef struct Bucket:
     uint32_t tags[8]

@@ -2,13 +2,27 @@
 # Nothing is committed for a packet before everything about it is known, so that "not mine" is always possible.
 
 
+cdef inline bint is_once(const Sa *sa) noexcept nogil:
+    """32-bit numbers, each once. sadb.replay.Numbers."""
+    return not sa.has_esn and not sa.is_cyclic
+
+
 cdef inline uint64_t infer(const Sa *sa, uint32_t seq32) noexcept nogil:
     """The 64-bit number that 32 bits on the wire stand for. sadb.replay.Window.infer; RFC 4303 A2."""
     cdef uint64_t top, high, low, reach
-    if not sa.has_esn:
+    if not sa.has_esn and not sa.is_cyclic:
         return seq32
     top = sa.hot[WINDOW_TOP]
     high, low = top >> 32, top & <uint64_t> 0xFFFFFFFF
+    if sa.is_cyclic:
+        reach = min(sa.window, <uint64_t> 0x40000000)
+        if low > <uint64_t> 0xFFFFFFFF - reach and seq32 < reach:
+            if high == <uint64_t> 0xFFFFFFFF:
+                return 0
+            high += 1
+        elif high and seq32 > low + <uint64_t> 0x80000000:
+            high -= 1
+        return high << 32 | seq32
     reach = sa.window if sa.window else <uint64_t> 0x80000000
     if low >= reach - 1:
         if seq32 < low - reach + 1:
@@ -27,11 +41,11 @@ cdef inline int stale(const Sa *sa, uint64_t seq64) noexcept nogil:
         return NO_END
     top = sa.hot[WINDOW_TOP]
     if seq64 == 0:
-        return OVER if top == <uint64_t> 0xFFFFFFFF and not sa.has_esn else ZERO
+        return OVER if top == <uint64_t> 0xFFFFFFFF and is_once(sa) else ZERO
     if seq64 > top or not sa.hot[WINDOW_SEEN]:
         return NO_END
     if top - seq64 >= sa.window:
-        return OVER if top == <uint64_t> 0xFFFFFFFF and not sa.has_esn else OLD
+        return OVER if top == <uint64_t> 0xFFFFFFFF and is_once(sa) else OLD
     return REPLAYED if sa.ring[(seq64 >> 6) & sa.ring_mask] >> (seq64 & 63) & 1 else NO_END
 
 
@@ -141,7 +155,7 @@ cdef bint identify(Engine *e, View v, Arrived *a) noexcept nogil:
 cdef inline bint check_number(const Sa *sa, Arrived *a) noexcept nogil:
     """Infer the number, and look at the window before any key is used."""
     a.seq64 = infer(sa, a.seq32)
-    if sa.has_esn and a.seq64 == 0:  # Zero, or beyond the number space: the reference knows which.
+    if a.seq64 == 0 and not is_once(sa):  # Zero, or beyond the number space: the reference knows which.
         return False
     a.end = stale(sa, a.seq64)
     return True

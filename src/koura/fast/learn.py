@@ -1,7 +1,7 @@
 """What the engine is told of an SA: the agreement in the engine's terms, or that it is none of the engine's.
 
 Two tables name what the drivers know; an algorithm that stands in neither stays with the reference, and so do old ESP, padding that
-is not sequence padding, numbers that begin again, and SAs without a source address.
+is not sequence padding, and SAs without a source address.
 """
 
 from dataclasses import dataclass
@@ -50,10 +50,9 @@ class Facts:
 
     protocol: int
     epoch: int
-    cell: int
-    cell_value: int
     keys: Keys
     has_esn: bool
+    is_cyclic: bool
     is_padding_checked: bool
     spi: int
     mode: int
@@ -81,11 +80,11 @@ def may_seal(agreement: Agreement) -> bool:
     return not agreement.flags & _PADDINGS and not (agreement.tfc_octets and agreement.is_tunnel)
 
 
-def facts_of(sa: Association, settings: Settings, relation: tuple[int, int]) -> Facts | None:
-    """The SA in the engine's terms; None: the reference's. relation: (cell, its value)."""
+def facts_of(sa: Association, settings: Settings) -> Facts | None:
+    """The SA in the engine's terms; None: the reference's."""
     agreement = sa.agreement
     index = agreement.index
-    if agreement.flags & SaFlags.OLD or may_cycle(agreement) or index.zone or index.mode > Mode.TUNNEL or not any(index.src):
+    if agreement.flags & SaFlags.OLD or index.zone or index.mode > Mode.TUNNEL or not any(index.src):
         return None
     keys = _keys_of(sa) if sa.is_usable else None
     if keys is None:
@@ -94,7 +93,7 @@ def facts_of(sa: Association, settings: Settings, relation: tuple[int, int]) -> 
     ingress = 0 if agreement.flags & SaFlags.NOECN else {0: 0, 1: 1}.get(family.ecn, 2)
     around = agreement.encapsulation
     return Facts(
-        int(index.protocol), sa.epoch, *relation, keys, agreement.has_esn,
+        int(index.protocol), sa.epoch, keys, agreement.has_esn, may_cycle(agreement),
         not agreement.flags & _PADDINGS, agreement.spi, int(index.mode), index.src, index.dst,
         (around.sport, around.dport) if around is not None else None, agreement.checked_packets, _limits(sa, agreement.hard),
         _limits(sa, agreement.soft), sa.last_sequence, sa.last_sequence // 100 * SOFT_PERCENT, ingress,

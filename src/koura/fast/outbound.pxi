@@ -73,7 +73,7 @@ cdef bint protect(Engine *e, Packet *packet, const Head *head, Flow *flow, int n
     cdef View v
     v.data, v.octets = packet.data, packet.octets
     cdef Sa *sa = live_sa(e, flow.sa, flow.serial)
-    if sa == NULL or not can_number(sa) or (flow.is_tunnel and sa.outer_octets == 0):
+    if sa == NULL or sa.choice != flow.choice or not can_number(sa) or (flow.is_tunnel and sa.outer_octets == 0):
         return False
     if not (e.is_esp_on if sa.protocol == 50 else e.is_ah_on):
         return False

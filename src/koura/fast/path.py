@@ -7,16 +7,16 @@
 Nothing here decides: a flow is learned from the same functions that the reference asks (bundle.choose, pmtu.room, entry).
 """
 
-from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from koura.entropy import Pooled
 from koura.fast import drivers, ends
-from koura.fast.learn import facts_of, may_seal, outer_header
+from koura.fast.known import Known
+from koura.fast.learn import may_seal, outer_header
 from koura.moment import Moment
 from koura.reasons import AH_NO_SA, BYPASSED, DELIVERED, ESP_NO_SA, FORWARDED, POLICY_OUT_DISCARD, Discarded, Ending
 from koura.sadb.association import Association
-from koura.sadb.hot import UNLIMITED, USED_FIRST_NS
+from koura.sadb.hot import UNLIMITED
 from koura.saindex import Protocol, SaIndex
 from koura.spd.entry import Entry
 from koura.spd.policy import Action
@@ -29,7 +29,6 @@ from koura.traffic.plane import Plane
 
 # The policy, the history, whether it skips the packet filter, and what counts the end.
 _Verdict = tuple[Entry | None, tuple[Applied, ...], bool, Ending]
-_Pair = tuple[bytes, bytes, int]
 _FlowFacts = tuple[int | None, bool, int, int]  # place of the SA, whether it wraps, room in octets, deadline in ns
 _ECHO = {1: (0, 8), 58: (128, 129)}
 _LARGEST_ROOM = 65535
@@ -46,16 +45,7 @@ class FastPath:
     def __init__(self, plane: Plane, outbound: Outbound, inbound: Inbound, pool: Pooled, log2_sets: int = 17) -> None:
         self._plane, self._out, self._in = plane, outbound, inbound
         self._burst = drivers.engine(pool, log2_sets, self.names)
-        self._cells: dict[_Pair, int] = {}
-        self._cell_values: list[int] = []
-        self._free_cells: list[int] = []
-        self._cell_room = 0
-        self._places: dict[int, tuple[int, Association, object]] = {}  # slot -> place, the SA, what the engine was told
-        self._by_place: dict[int, Association] = {}
-        self._of_pair: dict[_Pair, set[int]] = {}  # the slots of those
-        self._pair_of: dict[int, _Pair] = {}  # and the pair of each of them
-        self._changed: set[_Pair] = set()
-        self._free: list[int] = []
+        self._known = Known(self._burst, self.settle)
         self._known_not: dict[tuple[object, ...], int] = {}
         self._verdicts: dict[tuple[object, ...], int] = {}
         self._generation = -1
@@ -75,7 +65,7 @@ class FastPath:
 
     def place_of(self, sa: Association) -> int:
         """Where the engine knows this SA. Raises KeyError where it does not."""
-        return self._places[sa.slot][0]
+        return self._known.place(sa)
 
     def describe(self) -> str:
         """The drivers, the preferred first; or what makes it stand aside now."""
@@ -127,13 +117,12 @@ class FastPath:
     def begin(self) -> bool:
         """Whether the engine may answer now; SAs that have gone and flows of an older generation are forgotten."""
         plane = self._plane
-        if self._changed:
-            self._forget_changed()
+        self._known.forget_changed()
         generation = plane.generation + plane.spd.generation
         if generation != self._generation or len(self._verdicts) >= _VERDICTS:
             self.settle()
             if plane.settings is not self._settings:
-                self._forget(list(self._places))
+                self._known.forget()
             self._settings = plane.settings
             self._generation = generation
             self._round += 1
@@ -183,6 +172,7 @@ class FastPath:
             if len(step.outer[0]) != len(step.outer[1]):
                 return False
             self._burst.set_outer(place, outer_header(*step.outer))
+        self._known.chosen(place, step.requirement.reqid)
         destination = step.outer[1] if step.outer is not None else key[1]
         mtu = plane.paths.mtu(destination, step.sa, at)
         room, deadline = _LARGEST_ROOM, UNLIMITED
@@ -247,86 +237,10 @@ class FastPath:
             self._burst.put_flow(is_outbound, key, kind, number, facts)
 
     def _place_of(self, sa: Association) -> int | None:
-        """Where the engine knows this SA, told anew if its agreement or its relation changed; None: it does not take it."""
-        known = self._places.get(sa.slot)
-        cell = self._cell_of(sa.agreement.index)
-        current = (sa.epoch, sa.agreement, self._cell_values[cell], bool(sa.hot.words[USED_FIRST_NS]))
-        if known is not None and known[2] == current:
-            return known[0]
-        facts = facts_of(sa, self._plane.settings, (cell, self._cell_values[cell]))
-        window = sa.window
-        if facts is None or window is None:
-            return None
-        if known is not None:
-            self.settle()
-        free = known[0] if known is not None else self._free.pop() if self._free else None
-        place: int | None = self._burst.put_sa(free, facts, sa.hot.words, window.ring if window.packets else None)
-        if place is None:
-            return None
-        self._places[sa.slot] = (place, sa, current)
-        self._by_place[place] = sa
-        self._file(sa.slot, _pair(sa.agreement.index))
-        return place
+        return self._known.tell(sa, self._plane.settings)
 
-    def _file(self, slot: int, pair: _Pair) -> None:
-        """Under its pair, and under no other: an SA may have moved since it was told of, or its slot be another's now."""
-        before = self._pair_of.get(slot)
-        if before != pair:
-            if before is not None:
-                self._unfile(slot)
-            self._pair_of[slot] = pair
-            self._of_pair.setdefault(pair, set()).add(slot)
-
-    def _unfile(self, slot: int) -> None:
-        """Out of the pair it was filed under, whose generation goes with its last SA."""
-        pair = self._pair_of.pop(slot)
-        self._of_pair[pair].discard(slot)
-        if not self._of_pair[pair]:
-            del self._of_pair[pair]
-            self._free_cells.append(self._cells.pop(pair))
-
-    def _forget(self, slots: Iterable[int]) -> None:
-        """Drop what the engine holds of these SAs; its counts are settled."""
-        for slot in slots:
-            place, _, _ = self._places.pop(slot)
-            self._burst.drop_sa(place)
-            self._free.append(place)
-            del self._by_place[place]
-            self._unfile(slot)
-
-    def _forget_changed(self) -> None:
-        """SAs that have gone, or are filed elsewhere now."""
-        slots = [slot for pair in self._changed for slot in self._of_pair.get(pair, ())]
-        self._changed.clear()
-        gone = [slot for slot in slots if not self._places[slot][1].is_usable]
-        if gone:
-            self.settle()
-            self._forget(gone)
-
-    def _cell_of(self, index: SaIndex) -> int:
-        pair = _pair(index)
-        cell = self._cells.get(pair)
-        if cell is None:
-            if self._free_cells:
-                cell = self._free_cells.pop()
-            else:
-                cell = len(self._cell_values)
-                self._cell_values.append(0)
-            self._cells[pair] = cell
-            if cell >= self._cell_room:
-                self._cell_room = max(64, 2 * self._cell_room)
-                self._burst.set_cells(self._cell_room)
-            self._cell_values[cell] += 1
-            self._burst.set_cell(cell, self._cell_values[cell])
-        return cell
-
-    def _relation_changed(self, index: SaIndex) -> None:
-        pair = _pair(index)
-        cell = self._cells.get(pair)
-        if cell is not None:
-            self._cell_values[cell] += 1
-            self._burst.set_cell(cell, self._cell_values[cell])
-            self._changed.add(pair)
+    def _relation_changed(self, sa: Association, index: SaIndex) -> None:
+        self._known.changed(sa, index)
         if index.protocol is Protocol.ESP and self._plane.sadb.udp_ports() - self._ports:
             self._generation = -1
 
@@ -374,7 +288,7 @@ class FastPath:
     ) -> None:
         """One SA's; failed: how many ended in each way of koura.fast.ends."""
         counters = self._plane.tally.counters
-        sa = self._by_place[place]
+        sa = self._known.at(place)
         agreement = sa.agreement
         protocol = agreement.index.protocol
         section = "esp" if protocol is Protocol.ESP else "ah"
@@ -401,10 +315,6 @@ def _flow(shape: tuple[Any, ...]) -> Flow:
 def _tag(origin: Origin) -> int:
     """What of an origin policy looks at."""
     return origin.socket << 1 | origin.is_forwarded
-
-
-def _pair(index: SaIndex) -> _Pair:
-    return index.src, index.dst, int(index.protocol)
 
 
 def _named(shape: tuple[Any, ...], packet: bytes) -> tuple[Protocol, int]:

@@ -47,7 +47,7 @@ class Database:
         self.generation = 0
         self.tcp_keys = 0  # how many SAs are keys of TCP-MD5: without any, nobody looks at TCP
         self.noted: Callable[[Association], None] = _nobody
-        self.relation_changed: Callable[[SaIndex], None] = _nobody
+        self.relation_changed: Callable[[Association, SaIndex], None] = _no_change  # an SA came, went or changed under this index
         self.spi_counted: Callable[[int, int], None] = _no_count  # (SPI, 1 or -1): an SA came under it, or went
         self._changed: dict[Pair, None] = {}
 
@@ -178,7 +178,7 @@ class Database:
         """Take an SA out; its block rests until no worker can hold it."""
         if self._all.get(_key_of(sa.agreement)) is not sa:
             return
-        self._note_change(sa.agreement.index)
+        self._note_change(sa, sa.agreement.index)
         self.spi_counted(sa.agreement.spi, -1)
         del self._all[_key_of(sa.agreement)]
         del self._slots[sa.slot]
@@ -278,14 +278,14 @@ class Database:
         self._slots[sa.slot] = sa
         self._count_port(sa.agreement, 1)
         self.tcp_keys += sa.agreement.index.protocol is Protocol.TCP
-        self._note_change(sa.agreement.index)
+        self._note_change(sa, sa.agreement.index)
         if sa.window is not None:
             self._windows_octets += 8 * words_for(sa.window.packets)
         self.generation += 1
 
-    def _note_change(self, index: SaIndex) -> None:
+    def _note_change(self, sa: Association, index: SaIndex) -> None:
         self._changed[index.pair] = None
-        self.relation_changed(index)
+        self.relation_changed(sa, index)
 
     def _count_port(self, agreement: Agreement, change: int) -> None:
         if agreement.encapsulation is None:
@@ -300,8 +300,8 @@ class Database:
         self.noted(sa)
         self._count_port(old, -1)
         self._count_port(sa.agreement, 1)
-        self._note_change(old.index)
-        self._note_change(sa.agreement.index)
+        self._note_change(sa, old.index)
+        self._note_change(sa, sa.agreement.index)
         if old.index != sa.agreement.index:
             self._relations.drop(sa, old.index)
             self._relations.add(sa)
@@ -314,6 +314,10 @@ class Database:
 
 def _nobody(_: object) -> None:
     """Nobody listens."""
+
+
+def _no_change(_sa: Association, _index: SaIndex) -> None:
+    """Nobody looks."""
 
 
 def _no_count(_spi: int, _change: int) -> None:

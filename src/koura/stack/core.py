@@ -290,7 +290,7 @@ class Stack:
                 sa = self.sadb.by_handle(slot, epoch)
                 if sa is not None:
                     if sa.awaits_grant:
-                        self.sadb.relation_changed(sa.agreement.index)  # from now on it serves
+                        self.sadb.relation_changed(sa, sa.agreement.index)  # from now on it serves
                     sequence.grant(sa, sequence_end, iv_count, iv_from)
                     self._outbound.granted(slot, epoch, at)
             case SocketPolicy(socket, policy, is_privileged):
