@@ -205,6 +205,38 @@ def test_a_bad_file_at_the_first_start_leaves_nothing(two: Two) -> None:
     assert "koura0" not in run(two.hosts[0], "ip", "link")
 
 
+def test_a_bad_file_after_a_stop_closes_what_the_last_good_one_protected(two: Two, tmp_path: Path) -> None:
+    """Stopped in order, so that nothing stands; then a script with a fault, then a koura.toml with one: closed both ways, and said."""
+    file = tmp_path / "wire.pcap"
+    closed = "what the last good file protected stays closed; koura down opens it"
+    other = "spdadd 10.99.0.0/16 10.98.0.0/16 any -P out discard;\n"
+    two.start(2)
+    two.start(1, SAS + _policies(1, 2) + other)
+    assert two.daemons[1].stop() == 0 and two.daemons[2].stop() == 0
+    assert two.answers(), "nothing is protected, nothing is closed"
+    with _captured(two.hosts[0], file):
+        for number in (1, 2):
+            with pytest.raises(DidNotStart) as ended:
+                two.start(number, "spdadd 10.0.0.0/8 bogus;\n")
+            assert ended.value.status == 65
+            assert closed in ended.value.said, ended.value.said
+        assert not two.answers()
+        two.ping("-m", str(0x4B6F))  # past our blackholes, as a stranger on the wire would send it
+    assert _seen(file, "src 10.77.1.1 and icmp") and not _seen(file, "src 10.77.2.1")
+    assert _down(two, 1).returncode == 0 and _down(two, 2).returncode == 0
+    assert two.answers(), "koura down opened it"
+    (two.folder / "1.toml").write_text("[hots]\n")
+    bad = Running(two.folder / "1", "-c", str(two.folder / "1.toml"), prefix=("ip", "netns", "exec", two.hosts[0]))
+    with pytest.raises(DidNotStart) as ended:
+        bad.start()
+    assert closed in ended.value.said and "did you mean host?" in ended.value.said
+    assert not two.answers()
+    two.start(2)
+    two.start(1)
+    assert two.answers(), "a good start adopts it"
+    assert "10.98.0.0/16" not in run(two.hosts[0], "ip", "route", "show", "table", "19311")
+
+
 def test_adopted_routes_that_no_policy_wants_any_more_go_and_the_others_never_do(two: Two, tmp_path: Path) -> None:
     """A policy between addresses of ours has a source of its own: adopting it must not take it away for a moment."""
     host = "spdadd 192.0.2.1 192.0.2.2 any -P out discard;\n"

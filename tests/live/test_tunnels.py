@@ -113,8 +113,9 @@ def test_the_route_chooses_the_sa_and_the_packet_comes_out_of_the_tunnel(site: S
             assert " 0% packet loss" in said
             assert tcpdump.stdout is not None
             assert f"spi=0x{0x1000 + 100 + number:08x}" in tcpdump.stdout.read()
-        assert _moved(site, 1, name)[0] == before[0][0] + 3, "what was sealed for a tunnel comes out of it"
-        assert _moved(site, 0, name)[1] == before[1][1] + 3
+        # The kernel says a word of its own there now and then (router solicitations, multicast reports).
+        assert _moved(site, 1, name)[0] >= before[0][0] + 3, "what was sealed for a tunnel comes out of it"
+        assert _moved(site, 0, name)[1] >= before[1][1] + 3
     for host, net in ((0, "10.77.2.0/24"), (1, "10.77.1.0/24")):
         ip("-n", site.hosts[host], "route", "del", net)
 

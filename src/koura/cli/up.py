@@ -8,7 +8,7 @@ import click
 from koura.cli.main import BAD_DATA, DONE, FAILED, NO_PERMISSION, Failed
 from koura.cli.rootless import up as rootless_up
 from koura.client import place
-from koura.daemon import configfile, scripts
+from koura.daemon import closed, configfile, ledger, scripts
 from koura.daemon.config import BadConfig, Config
 from koura.daemon.daemon import Daemon
 from koura.daemon.house import NoHouse
@@ -53,17 +53,29 @@ def command(
         if no_inbound_guard and chosen.host is not None:
             chosen = dataclasses.replace(chosen, host=dataclasses.replace(chosen.host, has_guard=False))
     except BadConfig as error:
+        if not is_check and not rootless:
+            _keep_closed(state or error.state, place.directory(directory))
         raise _bad(error, is_check=is_check) from error
     if is_check:
         return _check(chosen, config, is_quiet=quiet)
     if rootless:
         return rootless_up(chosen, program, is_private=directory is None)
+    status = FAILED
     try:
-        return Daemon(chosen, is_quiet=quiet).run()
-    except NoHouse as error:
+        status = Daemon(chosen, is_quiet=quiet).run()
+    except (NoHouse, NoNetwork) as error:
         raise Failed(str(error), NO_PERMISSION if error.is_forbidden else FAILED) from error
-    except NoNetwork as error:
-        raise Failed(str(error), NO_PERMISSION if error.is_forbidden else FAILED) from error
+    finally:
+        if status != DONE and chosen.host is not None:
+            _keep_closed(chosen.state, chosen.directory)
+    return status
+
+
+def _keep_closed(state: Path | None, directory: Path) -> None:
+    """No daemon runs: what the last one protected must not leave in clear."""
+    said = closed.keep_closed(ledger.directory(state, directory))
+    if said:
+        click.echo(f"koura up: {said}", err=True)
 
 
 def _read(directory: Path, config: Path | None, tunables: tuple[str, ...], *, has_scripts: bool) -> Config:

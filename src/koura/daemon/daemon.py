@@ -7,7 +7,6 @@ HUP, `koura` reload: the file again; what it refuses changes nothing. TERM, INT,
 import os
 import signal
 import socket
-import stat
 import sys
 import syslog
 from collections.abc import Callable, Mapping
@@ -19,11 +18,13 @@ import koura
 from koura import control
 from koura.client import place
 from koura.control import Value
-from koura.daemon import admin, clients, configfile, harden, house, ledger, scripts
+from koura.daemon import admin, clients, closed, configfile, harden, house, ledger, scripts
 from koura.daemon.admin import Admin, Asked
 from koura.daemon.clients import Client, Opened
+from koura.daemon.closed import NotKept
 from koura.daemon.config import STATUS_GROUP, BadConfig, Config, TunnelConfig
 from koura.daemon.encface import EncFace
+from koura.daemon.handover import is_pair, own
 from koura.daemon.house import Door, House
 from koura.daemon.keeper import Keeper, log
 from koura.daemon.network import Network, NoNetwork
@@ -176,6 +177,7 @@ class Daemon:
             listener.listen(house.BACKLOG)
             self._watch_listener(listener, accept)
         self._is_up = True
+        self._remember()
         self._notifier.tell("READY=1", f"STATUS=serving {self._config.directory}", f"MAINPID={os.getpid()}")
         if not self._is_quiet:
             sys.stdout.write(f"koura {koura.__version__} serves {self._config.directory} (engine {self._keeper.engine_pid})\n")
@@ -237,11 +239,21 @@ class Daemon:
             self._notifier.tell("READY=1")
             if reply.get("ok") is True:
                 self._sync_tunnels(tunnels)
+                self._remember()
             if reply.get("ok") is not True:
                 log(syslog.LOG_ERR, f"reload refused, nothing has changed: {reply['why']}")
             done(reply)
 
         self._load(loaded)
+
+    def _remember(self) -> None:
+        """What the file protects, for a start that will be refused."""
+        if self._keeper.network is None or self._tenant is not None:
+            return
+        try:
+            closed.remember(ledger.directory(self._config.state, self._config.directory), self._keeper.network.closed())
+        except NotKept as error:
+            log(syslog.LOG_WARNING, str(error))
 
     def _sync_tunnels(self, wanted: tuple[TunnelConfig, ...]) -> None:
         """Virtual tunnel interfaces as the configuration has them now; one that cannot be is logged."""
@@ -334,7 +346,7 @@ class Daemon:
 
     def _capture(self, asked: Asked) -> dict[str, Value]:
         """A client brings the end of a pair where it wants to see packets. Raises Refused."""
-        if asked.descriptor is None or not _is_pair(asked.descriptor):
+        if asked.descriptor is None or not is_pair(asked.descriptor):
             raise Refused(Errno.EPROTOTYPE, "capture: no SOCK_SEQPACKET socket came along")
         if self._keeper.network is None:
             raise Refused(Errno.EOPNOTSUPP, "capture: this engine moves no packets ([host] in koura.toml, or --rootless)")
@@ -350,7 +362,7 @@ class Daemon:
             raise Refused(Errno.EINVAL, f"no dialect {name}; there are: {', '.join(dialects.DIALECTS)}")
         if asked.descriptor is None:
             raise Refused(Errno.EINVAL, "adopt: no descriptor came along")
-        end = _own(asked.descriptor)
+        end = own(asked.descriptor)
         who = Opened(
             name, int(str(told["pid"])), int(str(told["uid"])), told.get("is_privileged", True) is True, str(told.get("command", "")),
         )  # fmt: skip
@@ -358,21 +370,6 @@ class Daemon:
 
     def _is_ours(self, who: Credentials) -> bool:
         return who.uid in (0, os.geteuid())
-
-
-def _own(descriptor: int) -> socket.socket:
-    """Our own copy of a key socket's end. Raises Refused."""
-    if _is_pair(descriptor):
-        return socket.socket(fileno=os.dup(descriptor))
-    raise Refused(Errno.EPROTOTYPE, "adopt: the descriptor is no SOCK_SEQPACKET socket")
-
-
-def _is_pair(descriptor: int) -> bool:
-    """Whether it is a SOCK_SEQPACKET socket of this machine."""
-    if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-        return False
-    with socket.socket(fileno=os.dup(descriptor)) as end:
-        return (end.family, end.type) == (socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
 def _whole(parts: tuple[bytes, ...]) -> Mapping[str, Value]:

@@ -9,9 +9,12 @@ One datagram each; the keeper does not wait. What an engine gets is its own: it 
 import json
 import os
 import socket
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from koura.errors import Errno, Refused
 
 OCTETS = 65536
 _MOST = 4
@@ -82,3 +85,18 @@ def take(end: socket.socket, handed: Handed) -> bool:
     if octets:
         handed(json.loads(octets), list(descriptors))
     return bool(octets)
+
+
+def own(descriptor: int) -> socket.socket:
+    """Our own copy of a key socket's end. Raises Refused."""
+    if is_pair(descriptor):
+        return socket.socket(fileno=os.dup(descriptor))
+    raise Refused(Errno.EPROTOTYPE, "adopt: the descriptor is no SOCK_SEQPACKET socket")
+
+
+def is_pair(descriptor: int) -> bool:
+    """Whether it is a SOCK_SEQPACKET socket of this machine."""
+    if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+        return False
+    with socket.socket(fileno=os.dup(descriptor)) as end:
+        return (end.family, end.type) == (socket.AF_UNIX, socket.SOCK_SEQPACKET)

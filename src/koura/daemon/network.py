@@ -15,8 +15,8 @@ from typing import Protocol, TypeVar
 from pyroute2 import NetlinkError
 
 from koura import address
-from koura.address import Prefix
-from koura.daemon import codec, ends
+from koura.daemon import closed, codec, ends, site
+from koura.daemon.closed import Closed
 from koura.daemon.config import HostConfig
 from koura.daemon.ends import End
 from koura.daemon.journal import Written
@@ -31,7 +31,6 @@ from koura.spd.policy import Action, Policy
 
 T = TypeVar("T")
 GUARD_S = 0.02
-LOCK = "\0koura host mode"
 Say = Callable[[dict[str, object]], None]
 Log = Callable[[int, str], None]
 
@@ -67,6 +66,7 @@ class Network:
         self._settings = settings
         self._say, self._log = say, log
         self._policies: dict[bytes, Written] = {}
+        self._owned: frozenset[int] = frozenset()
         self._bound: dict[bytes, SocketBound] = {}
         self._ports: dict[bytes, int] = {}
         self._is_changed = self._is_guard_due = self._is_settled = self._is_refresh_due = False
@@ -97,7 +97,7 @@ class Network:
         except (OSError, NetlinkError, NoGuard) as error:
             ends.close(self.ends)
             self._lock.close()
-            raise NoNetwork(_reason(error, config.interface)) from error
+            raise NoNetwork(reason(error, config.interface)) from error
         self._loop.watch(table.fileno(), self._changed_outside)
 
     def close(self, *, leaves_closed: bool = False) -> None:
@@ -131,6 +131,8 @@ class Network:
             _put(self._policies, key, codec.read(Written, value) if value is not None else None)
         elif key == b"settings" and value is not None:
             self._settings = codec.read(Settings, value)
+        elif key == site.KEY and value is not None:
+            self._owned = codec.read(site.Owned, value).policies
         elif key.startswith(b"notice/bound/"):
             _put(self._bound, key, codec.read(SocketBound, value) if value is not None else None)
         elif key.startswith(b"notice/port/"):
@@ -148,6 +150,10 @@ class Network:
         if self._is_settled and not self._is_guard_due:
             self._is_guard_due = True
             self._loop.after_s(GUARD_S, self._guard_now)
+
+    def closed(self) -> Closed:
+        """What the file protects now, to be remembered."""
+        return Closed(self._config, self._settings, tuple(one for one in self._policies.values() if one.id in self._owned))
 
     def trust(self, tunnels: tuple[str, ...]) -> None:
         """Virtual tunnel interfaces: what comes out of them came protected."""
@@ -170,13 +176,10 @@ class Network:
                 continue
             source = selector.src.address if selector.src.bits == 8 * len(selector.src.address) else b""
             yield routes.Wanted(selector.dst, source if self._routes is not None and self._routes.is_ours(source) else b"")
-        for version, whole in ((4, Prefix(bytes(4), 0)), (6, Prefix(bytes(16), 0))):
-            if self._settings.of(version).def_policy == 0:
-                yield routes.Wanted(whole)
+        yield from closed.undecided(self._settings)
 
     def _in(self, direction: Direction) -> list[Policy]:
-        written = [one for one in self._policies.values() if _is_global(one, direction)]
-        return [one.policy for one in sorted(written, key=lambda one: one.order)]
+        return closed.ordered(self._policies.values(), direction)
 
     # -- the guard -----------------------------------------------------------------------------------------------------
 
@@ -253,7 +256,7 @@ def take_lock() -> socket.socket:
     """Host mode is had once in a network namespace; a name in it is the lock. Raises NoNetwork."""
     end = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
-        end.bind(LOCK)
+        end.bind(closed.LOCK)
     except OSError as error:
         end.close()
         raise NoNetwork("another daemon is in host mode in this network namespace: stop it with koura down --socket DIR") from error
@@ -267,7 +270,7 @@ def clean() -> tuple[str, ...]:
     try:
         return _take_down(table, guard.is_standing())
     except (OSError, NetlinkError, NoGuard) as error:
-        raise NoNetwork(_reason(error, "host mode")) from error
+        raise NoNetwork(reason(error, "host mode")) from error
     finally:
         table.close()
         lock.close()
@@ -282,10 +285,6 @@ def _take_down(table: routes.Routes, has_guard: bool) -> tuple[str, ...]:
     return (*found, *table.drop_interfaces())
 
 
-def _is_global(one: Written, direction: Direction) -> bool:
-    return one.policy.direction is direction and one.socket is None and not one.policy.interface
-
-
 def _put(filed: dict[bytes, T], key: bytes, value: T | None) -> None:
     if value is None:
         filed.pop(key, None)
@@ -293,7 +292,7 @@ def _put(filed: dict[bytes, T], key: bytes, value: T | None) -> None:
         filed[key] = value
 
 
-def _reason(error: Exception, interface: str) -> str:
+def reason(error: Exception, interface: str) -> str:
     if isinstance(error, PermissionError):
         return f"{interface}: this needs CAP_NET_ADMIN and CAP_NET_RAW here; as an ordinary user use koura up --rootless"
     if isinstance(error, FileNotFoundError):

@@ -33,12 +33,12 @@ from koura.spd.policy import MAX_MANUAL_REQID, Level, Policy
 from koura.stack import Stack
 from koura.traffic.outcome import Event, ToKeySocket
 
-_KEY = b"site"
+KEY = b"site"
 _SOCKET = 1
 
 
 @dataclass(frozen=True, slots=True)
-class _Owned:
+class Owned:
     """What the file has: SAs by their order, policies by their id."""
 
     sas: frozenset[int] = frozenset()
@@ -80,14 +80,14 @@ class Site:
     def __init__(self, stack: Stack, book: Journal) -> None:
         self._stack = stack
         self._book = book
-        self._owned = _Owned()
+        self._owned = Owned()
 
     def resume(self, kept: Mapping[bytes, bytes]) -> None:
         """What the file had with an engine before."""
-        if _KEY in kept:
-            owned = codec.read(_Owned, kept[_KEY])
+        if KEY in kept:
+            owned = codec.read(Owned, kept[KEY])
             # Orders of SAs that have gone are given out again.
-            self._owned = _Owned(owned.sas & {sa.order for sa in self._stack.sadb}, owned.policies)
+            self._owned = Owned(owned.sas & {sa.order for sa in self._stack.sadb}, owned.policies)
 
     def load(self, scripts: Iterable[tuple[str, str]], at: Moment, *, is_trial: bool = False) -> Diff:
         """Make the scripts true, each a name and its text, one behind the other.
@@ -218,10 +218,10 @@ class Site:
         for entry in entries:
             told += tell.announce(entry, is_added=True)
         plan.diff.events += [ToKeySocket(delivery.socket, delivery.octets) for delivery in told]
-        self._owned = _Owned(
+        self._owned = Owned(
             frozenset(sa.order for sa in (*plan.keep_sas, *added)), frozenset(entry.id for entry in (*plan.keep_policies, *entries))
         )
-        self._book.keep(_KEY, codec.write(self._owned))
+        self._book.keep(KEY, codec.write(self._owned))
         plan.diff.events += stack.advance(at)
 
 

@@ -44,6 +44,9 @@ class _Standing:
     source: bytes
 
 
+_CLOSED = _Standing(b"closed", b"closed")  # a blackhole with no route in front of it
+
+
 class Routes:
     """The rules, the table and the interface of one TUN in this network namespace."""
 
@@ -100,22 +103,33 @@ class Routes:
         """Take what an earlier daemon left as ours, to be kept or taken away by a later `sync`; whether there was anything."""
         for family in _FAMILIES.values():
             for route in self._netlink.get_routes(family=family, table=TABLE):
-                if route["type"] == RTN_BLACKHOLE:
-                    continue
                 dst = route.get_attr("RTA_DST")
                 address = socket.inet_pton(family, dst) if dst else bytes(4 if family == socket.AF_INET else 16)
+                prefix = Prefix(address, route["dst_len"])
+                if route["type"] == RTN_BLACKHOLE:
+                    self._standing.setdefault(prefix, _CLOSED)
+                    continue
                 source = route.get_attr("RTA_PREFSRC")
                 source = socket.inet_pton(family, source) if source else b""
-                self._standing[Prefix(address, route["dst_len"])] = _Standing(source, source)
+                self._standing[prefix] = _Standing(source, source)
         return bool(self._standing)
 
+    def close_off(self, destinations: Iterable[Prefix]) -> None:
+        """Rules and blackholes without an interface: nothing gets there. Raises NetlinkError."""
+        for dst in dict.fromkeys(destinations):
+            self._blackhole(dst)
+        self.add_rules()
+
     def _add(self, dst: Prefix, source: bytes) -> None:
-        common = _named(dst)
-        self._replace(lambda: self._netlink.route("replace", **common, type="blackhole", priority=BLACKHOLE_METRIC))
-        options = {**common, "oif": self._index}
+        self._blackhole(dst)
+        options = {**_named(dst), "oif": self._index}
         if source:
             options["prefsrc"] = show(source)
         self._replace(lambda: self._netlink.route("replace", **options))
+
+    def _blackhole(self, dst: Prefix) -> None:
+        options = _named(dst)
+        self._replace(lambda: self._netlink.route("replace", **options, type="blackhole", priority=BLACKHOLE_METRIC))
 
     def _delete(self, dst: Prefix) -> None:
         common = _named(dst)
