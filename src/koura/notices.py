@@ -5,6 +5,7 @@ Rank 3: everything below can be named in them, and only `stack` and what lies ab
 
 from dataclasses import dataclass
 
+from koura.address import Prefix
 from koura.spd.policy import Policy
 
 
@@ -98,6 +99,18 @@ class LocalAddresses:
 
 
 @dataclass(frozen=True, slots=True)
+class Bridged:
+    """The stack is a bump in the wire (RFC 4301 §3.3): which addresses of the hosts behind it, and of its own, it protects.
+
+    No socket here gets a packet, so what would be for one (IKE on port 4500) is judged by policy like others; and a sender whose packet
+    is too large is told by whoever moves packets (TooBig), since only the wire leads to it.
+    """
+
+    addresses: frozenset[bytes]
+    prefixes: tuple[Prefix, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class EncapsulationPort:
     """A socket asked for ESP in UDP on its port (UDP_ENCAP 2), or no longer does. RFC 3948, M12."""
 
@@ -138,6 +151,7 @@ Notice = (
     | KeySocketOpened
     | KeySocketGone
     | LocalAddresses
+    | Bridged
     | EncapsulationPort
     | SendDummy
     | InterfacePolicies

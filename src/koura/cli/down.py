@@ -6,8 +6,9 @@ from koura.cli.engine import control, socket_option
 from koura.cli.main import FAILED, NO_PERMISSION, Failed
 from koura.client import place
 from koura.client.control import Control, Unreachable
-from koura.daemon import network
+from koura.daemon import bumps, network
 from koura.daemon.network import NoNetwork
+from koura.host.guard import NoGuard
 
 
 @click.command("down")
@@ -29,8 +30,8 @@ def command(directory: str | None) -> None:
 def _clean(why: str) -> None:
     """No daemon answers: TUN, routes, rules and guard may stand all the same."""
     try:
-        found = network.clean()
-    except (NoNetwork, OSError) as error:
+        found = (*network.clean(), *bumps.clean())
+    except (NoNetwork, NoGuard, OSError) as error:
         raise Failed(f"{why}; {error}", FAILED) from error
     if not found:
         raise Failed(why, FAILED)

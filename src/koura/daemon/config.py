@@ -87,6 +87,17 @@ class TunnelConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class BumpConfig:
+    """A bump in the wire between two interfaces. addresses: its own, packed; passes_control: what keeps a link going is left alone."""
+
+    inside: str
+    outside: str
+    addresses: tuple[bytes, ...] = ()
+    passes_control: bool = True
+    has_guard: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class EncConfig:
     """enc(4) as an interface. is_always: packets are shown there even if nobody is seen to look."""
 
@@ -111,6 +122,7 @@ class Config:
     state: Path | None = None  # where the ledger is; None: by `directory` (daemon.ledger)
     accepts_lost_state: bool = False
     tunnels: tuple[TunnelConfig, ...] = ()
+    bumps: tuple[BumpConfig, ...] = ()
     source: Path | None = None  # koura.toml, to be read again
 
     @property

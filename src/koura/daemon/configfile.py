@@ -169,4 +169,5 @@ def _config(directory: Path, found: _Read, more: tuple[str, ...]) -> Config:
         made.get("enc"),
         daemon.state,
         tunnels=tuple(made.get("tunnel", ())),
+        bumps=tuple(made.get("bump", ())),
     )

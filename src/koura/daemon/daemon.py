@@ -20,6 +20,7 @@ from koura.client import place
 from koura.control import Value
 from koura.daemon import admin, clients, closed, configfile, harden, house, ledger, scripts
 from koura.daemon.admin import Admin, Asked
+from koura.daemon.bumps import Bumps
 from koura.daemon.clients import Client, Opened
 from koura.daemon.closed import NotKept
 from koura.daemon.config import STATUS_GROUP, BadConfig, Config, TunnelConfig
@@ -116,6 +117,8 @@ class Daemon:
             network = Rootless(self._loop, self._config.rootless, self._config.settings, self._say_to_engine, log, self._tenant.made)
         elif self._config.host is not None:
             network = Network(self._loop, self._config.host, self._config.settings, self._say_to_engine, log)
+        elif self._config.bumps:
+            network = Bumps(self._loop, self._config.bumps, self._config.settings, self._say_to_engine, log)
         else:
             return None
         network.open()

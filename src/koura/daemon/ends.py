@@ -27,6 +27,8 @@ class Kind(Enum):
     VETH = "veth"
     PACKET4 = "packet4"
     PACKET6 = "packet6"
+    INSIDE = "inside"
+    OUTSIDE = "outside"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class End:
     """One descriptor. number: of the protocol (RAW4, RAW6) or the port (UDP). is_native: for koura.fast._io (TUN, UDP).
 
     near: the hardware address at the other end, far: the name of this one (VETH).
+    own, passes_control: of a bump (INSIDE, OUTSIDE), whose ends have one number: its addresses, and host.frames.is_control.
     """
 
     kind: Kind
@@ -43,6 +46,8 @@ class End:
     is_native: bool = False
     near: bytes = b""
     far: str = ""
+    own: tuple[bytes, ...] = ()
+    passes_control: bool = True
 
 
 NO_FAST = "KOURA_NO_FAST"  # in the environment: the reference alone answers
@@ -57,6 +62,11 @@ _WAYS = (
 def is_fast() -> bool:
     """Whether the fast path is here and wanted."""
     return not drivers.why_not() and not os.environ.get(NO_FAST)
+
+
+def is_bump(opened: tuple[End, ...]) -> bool:
+    """Whether these are sides of bumps in the wire."""
+    return any(end.kind is Kind.INSIDE for end in opened)
 
 
 def open_host(interface: str, ports: tuple[int, ...], mark: int) -> tuple[End, ...]:

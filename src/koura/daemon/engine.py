@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from koura.daemon import ends, handover, journal
+from koura.daemon.bridges import Bridges
 from koura.daemon.ends import End
 from koura.daemon.grants import MARKS_S, Grants
 from koura.daemon.inner import Inner
@@ -54,7 +55,7 @@ class Engine:
         self._incarnation = incarnation
         self._ends = opened
         self._ledger = ledger
-        self._packets: Packets | None = None
+        self._packets: Packets | Bridges | None = None
         if handed >= 0:
             self._handed = socket.socket(fileno=handed)
             loop.watch(handed, self._hand)
@@ -170,10 +171,11 @@ class Engine:
         """Which addresses are ours, how large packets may be, and when packets may be read: not before every policy is there."""
         if self._packets is None:
             life = self._alive
-            self._packets = Packets(self._loop, life.stack, self._clock, self._ends, lambda events: self._tell([], events))
-            self._packets.pump.watcher = Watcher(life.taps, life.verbs.filters)
-            life.inner.begin(self._packets.pump)
-            moving = self._packets
+            make = Bridges if ends.is_bump(self._ends) else Packets
+            self._packets = moving = make(self._loop, life.stack, self._clock, self._ends, lambda events: self._tell([], events))
+            moving.pump.watcher = Watcher(life.taps, life.verbs.filters)
+            if isinstance(moving, Packets):
+                life.inner.begin(moving.pump)
             life.verbs.attachments = lambda: {**moving.losses(), **life.inner.losses()}
         if asked["do"] == "addresses":
             self._packets.addresses(asked, self._clock.now())

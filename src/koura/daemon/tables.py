@@ -5,6 +5,7 @@
     [status]   group = "koura"
     [host]     interface = "koura0", mtu = 1500, addresses = ["10.0.0.1/24"], ports = [4500], guard = true
     [[tunnel]] name = "ipsec0", reqid = 100, local = "192.0.2.1", remote = "192.0.2.2", addresses = ["10.9.0.1/30"], mtu = 1400
+    [[bump]]   inside = "eth1", outside = "eth0", addresses = ["192.0.2.9"], control = true, guard = true
     [enc]      interface = "enc0", always = false
     [rootless] interface = "koura0", device = "auto", mtu = 1500, addresses = ["10.1.1.5/32"], port = 4500
     [sysctl]   "net.inet.ipsec.dfbit" = 2          tunables (daemon.tunables)
@@ -18,6 +19,7 @@ from typing import Any
 
 from koura.daemon.config import (
     DEVICES,
+    BumpConfig,
     DaemonConfig,
     EncConfig,
     HostConfig,
@@ -108,6 +110,7 @@ SCRIPTS = Kind("the path of a setkey script", str, '"/etc/koura/setkey.conf"', _
 MODE = Kind("a mode in octal, as text", str, '"0660"', octal)
 INTERFACE = Kind("the name of an interface", str, '"koura0"', _interface)
 ADDRESSES = Kind("an address with the length of its prefix", str, '"10.0.0.1/24"', _address, is_list=True)
+OWN = Kind("an address", str, '"192.0.2.9"', _end, is_list=True)
 END = Kind("an address", str, '"192.0.2.1"', _end)
 MTU = _between(_LEAST_MTU, _MOST_MTU, "1500")
 YES_NO = Kind("true or false", bool, "true")
@@ -140,6 +143,13 @@ TABLES: tuple[Table, ...] = (
         Key("guard", YES_NO, "has_guard"),
     )),
     TUNNEL,
+    Table("bump", BumpConfig, (
+        Key("inside", INTERFACE, is_needed=True),
+        Key("outside", INTERFACE, is_needed=True),
+        Key("addresses", OWN),
+        Key("control", YES_NO, "passes_control"),
+        Key("guard", YES_NO, "has_guard"),
+    ), is_many=True),
     Table("enc", EncConfig, (Key("interface", INTERFACE), Key("always", YES_NO, "is_always")), needs="host"),
     Table("rootless", RootlessConfig, (
         Key("interface", INTERFACE),
@@ -154,12 +164,18 @@ TABLES: tuple[Table, ...] = (
 def clashes(made: Made) -> Iterator[Wrong]:
     """Two attachments that want the same thing: an interface's name, an address or its network, a reqid, a port."""
     names: dict[object, str] = {}
+    if "host" in made and "bump" in made:
+        yield Wrong(("bump",), "[host] and [[bump]] are for two daemons", "start another one, with another --socket", is_key=True)
     for path, table, key, value in _values(made):
         if key.kind is INTERFACE and not table.is_apart:
             yield from _twin(names, ("name", value), path, f"the interface {value!r}", "each needs a name of its own")
         elif key.kind is ADDRESSES and not table.is_apart:
             for number, (packed, bits) in enumerate(value):
                 yield from _address_twin(names, (*path, number), packed, bits)
+        elif key.kind is OWN:
+            for number, packed in enumerate(value):
+                words = f"the address {ipaddress.ip_address(packed)}"
+                yield from _twin(names, ("address", packed), (*path, number), words, "one bump has it")
         elif table is TUNNEL and key.name == "reqid":
             yield from _twin(names, ("reqid", value), path, f"reqid {value}", "a tunnel's SAs are known by their reqid")
         elif table.name == "host" and key.name == "ports":

@@ -100,7 +100,7 @@ class Pump:
         self._leave(outcomes)
         if self.watcher is not None and self.watcher.is_open:
             self.watcher.sealed(outcomes, events)
-            events = _unseen(events)
+            events = unseen(events)
         self.happened(events)
 
     def _came(self, packet: bytes, results: Results) -> None:
@@ -109,7 +109,7 @@ class Pump:
         events = results.events
         if self.watcher is not None and self.watcher.is_open:
             self.watcher.opened(packet, events)
-            events = _unseen(events)
+            events = unseen(events)
         self.happened(events)
 
     def happened(self, events: Iterable[Event]) -> None:
@@ -175,6 +175,6 @@ class Pump:
             self._ends.protected.send([message])
 
 
-def _unseen(events: Iterable[Event]) -> tuple[Event, ...]:
+def unseen(events: Iterable[Event]) -> tuple[Event, ...]:
     """Without those that the watcher has shown with their packet."""
     return tuple(event for event in events if not isinstance(event, Tapped))

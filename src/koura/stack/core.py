@@ -35,6 +35,7 @@ from koura.entropy import Entropy, Pooled
 from koura.errors import Bug, Refused
 from koura.moment import Moment
 from koura.notices import (
+    Bridged,
     EncapsulationPort,
     Granted,
     InterfacePolicies,
@@ -313,6 +314,8 @@ class Stack:
                 self.server.closed(socket)
             case LocalAddresses(addresses):
                 plane.local = addresses
+            case Bridged(addresses, prefixes):
+                plane.local, plane.bridged = addresses, prefixes
             case EncapsulationPort(port, is_on):
                 plane.ports = plane.ports | {port} if is_on else plane.ports - {port}
             case SendDummy(dst, spi, octets):

@@ -103,7 +103,7 @@ class Inbound:
         ends = dict.fromkeys((dst, protocol) for _, dst, protocol in changed)
         for waiting in self._for_keys.take(ends, lambda key: not _is_larval(sadb.by_spi(key[0], Protocol(key[1]), key[2]))):
             assert isinstance(waiting.came, tuple)
-            self._plane.events.append(Released(self.receive(waiting.packet, at, waiting.came), False))
+            self._plane.events.append(Released(self.receive(waiting.packet, at, waiting.came), False, waiting.packet))
 
     def due(self, at: Moment) -> None:
         """End what has waited too long: for keys, or for the other fragments."""
@@ -141,7 +141,7 @@ class Inbound:
                 plane.tally.came(summary.protocol)
             found = demultiplex(packet, summary, plane.ports, plane.sadb, plane.settings)
             if found.kind is Kind.IKE:
-                return Punt(packet, PUNTED_IKE)
+                return Punt(packet, PUNTED_IKE) if plane.bridged is None else _Clear(packet, summary, history, fragment_octets)
             if found.kind is Kind.PROTECTED:
                 sa = associate(found, plane.sadb, plane.settings)
                 if _is_larval(sa):

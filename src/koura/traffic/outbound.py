@@ -143,7 +143,7 @@ class Outbound:
 
     def _release(self, waiting: Waiting, at: Moment) -> None:
         assert isinstance(waiting.came, Origin)
-        self._plane.events.append(Released(self.send(waiting.packet, waiting.came, at), True))
+        self._plane.events.append(Released(self.send(waiting.packet, waiting.came, at), True, waiting.packet))
 
     # -- the recipe ----------------------------------------------------------------------------------------------------
 

@@ -120,10 +120,11 @@ class Emit:
 @quick
 @dataclass(frozen=True, slots=True)
 class Released:
-    """What finally became of a packet that was Held."""
+    """What finally became of a packet that was Held. packet: as it waited; b'' where it ended there."""
 
     outcome: Outcome
     is_outbound: bool
+    packet: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,7 @@ class Wanted:
 class TooBig:
     """A packet of this host was discarded because it does not fit once protected: its sender sees EMSGSIZE. RFC 4301 §8.2.
 
-    mtu_octets: the largest packet to this destination that would fit.
+    mtu_octets: the largest packet to this destination that would fit. At a bump in the wire: a packet of a host behind it.
     """
 
     packet: bytes

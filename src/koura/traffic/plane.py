@@ -7,7 +7,7 @@ whole by `stack.tune`, so whoever needs two tunables of one moment takes `settin
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from koura.address import Family, family, is_multicast, is_unspecified
+from koura.address import Family, Prefix, family, is_multicast, is_unspecified
 from koura.enc import tap
 from koura.enc.filter import BEFORE, FILTERED, Filter
 from koura.enc.tap import Tap
@@ -61,6 +61,7 @@ class Plane:
     paths: Paths = field(default_factory=Paths)
     sockets: Sockets = field(default_factory=Sockets)
     local: frozenset[bytes] | None = None
+    bridged: tuple[Prefix, ...] | None = None  # a bump in the wire: what it protects besides `local`; None: no bump
     ports: frozenset[int] = frozenset((natt.PORT,))
     tunnels: frozenset[int] = frozenset()  # reqids of virtual tunnel interfaces
     events: list[Event] = field(default_factory=list)
@@ -70,7 +71,9 @@ class Plane:
 
     def is_ours(self, address: bytes) -> bool:
         """Whether a packet to this address is for this host; multicast and broadcast are the host's to say (LocalAddresses)."""
-        return self.local is None or address in self.local
+        if self.local is None or address in self.local:
+            return True
+        return self.bridged is not None and any(prefix.contains(address) for prefix in self.bridged)
 
     def match(self, direction: Direction, flow: Flow) -> Entry | None:
         """The SPD's answer, from its cache where that is on (M6), which is counted (S33)."""

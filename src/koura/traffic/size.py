@@ -4,11 +4,11 @@
     tunnel, IPv4 inside                 unless DF goes outside: dfbit 1, or 2 with DF inside
     tunnel, IPv6 inside                 unless it is in transit and above 1280 octets (RFC 2473 §7.1), or dfbit 1 on an IPv4 outside
     transport, IPv4                     unless DF
-    transport, IPv6                     unless it is in transit
+    transport, IPv6                     unless it is in transit; at a bump in the wire: if it came in fragments
 
 An IPv4 packet without DF that goes into a tunnel can be cut before sealing instead (pre_frag). What cannot be cut at all is refused,
 and the sender learns the size that would have fitted: in transit by ICMP (under the policy for such a packet), locally by TooBig
-(EMSGSIZE).
+(EMSGSIZE); at a bump in the wire, whoever moves packets sends that ICMP (TooBig).
 Nothing is refused or cut where no MTU is known.
 """
 
@@ -53,9 +53,13 @@ class Sizes:
             return pieces
         if settings.pre_frag and steps[0].outer is not None and packet[0] >> 4 == 4 and not _has_df(packet):
             return self._pieces(packet, steps, room)
-        if _may_cut_outside(packet, steps, origin, settings):
+        if _may_cut_outside(packet, steps, origin, settings) or self._is_cut_already(steps, origin):
             return pieces
         raise self._refuse(packet, origin, room, steps, at)
+
+    def _is_cut_already(self, steps: _Steps, origin: Origin) -> bool:
+        """At a bump in the wire: the host has cut what goes whole into its SA in transport mode; so it is cut again behind it."""
+        return self._plane.bridged is not None and origin.fragment_octets > 0 and all(step.outer is None for step in steps)
 
     def cut(self, packet: bytes, sa: Association, at: Moment) -> tuple[bytes, ...]:
         """A protected packet in pieces that the link takes (IPv6: the path). Raises Discarded(PMTU_OUTER) where DF forbids it."""
@@ -85,6 +89,9 @@ class Sizes:
             self._plane.events.append(TooBig(packet, told))
             is_outer = packet[0] >> 4 == 4 and not _has_df(packet)
             return Discarded(PMTU_OUTER if is_outer else PMTU_LOCAL, steps[-1].sa)
+        if self._plane.bridged is not None:
+            self._plane.events.append(TooBig(packet, told))
+            return Discarded(PMTU_FORWARDED, steps[-1].sa)
         source = self._plane.own_address(Family(packet[0] >> 4), *(step.sa.agreement.index.src for step in steps))
         message = icmp.too_big(packet, told, source) if source else None
         if message is not None:

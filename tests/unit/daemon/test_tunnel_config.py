@@ -1,11 +1,11 @@
-"""[[tunnel]], [enc] and [rootless] in koura.toml: what is taken, and what is refused with its place."""
+"""[[tunnel]], [[bump]], [enc] and [rootless] in koura.toml: what is taken, and what is refused with its place."""
 
 from pathlib import Path
 
 import pytest
 
 from koura.daemon import configfile
-from koura.daemon.config import BadConfig, Config, EncConfig, RootlessConfig, TunnelConfig
+from koura.daemon.config import BadConfig, BumpConfig, Config, EncConfig, RootlessConfig, TunnelConfig
 
 TUNNEL = '[host]\n[[tunnel]]\nname = "ipsec0"\nreqid = 100\nlocal = "192.0.2.1"\nremote = "192.0.2.2"\n'
 SECOND = TUNNEL.replace("[host]\n", "")
@@ -68,3 +68,34 @@ def test_the_file_is_read_again_for_its_tunnels(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(BadConfig):
         configfile.again(config)
+
+
+BUMP = '[[bump]]\ninside = "eth1"\noutside = "eth0"\n'
+
+
+def test_bumps_are_read_with_what_is_usual() -> None:
+    more = BUMP + '[[bump]]\ninside = "a"\noutside = "b"\naddresses = ["192.0.2.9", "fd00::9"]\ncontrol = false\nguard = false\n'
+    own = (bytes((192, 0, 2, 9)), b"\xfd" + bytes(14) + b"\x09")
+    assert _read(more).bumps == (BumpConfig("eth1", "eth0"), BumpConfig("a", "b", own, False, False))
+    assert _read("").bumps == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (BUMP.replace("[[bump]]", "[bump]"), "write [[bump]], in two pairs of brackets"),
+        ("[host]\n" + BUMP, "[host] and [[bump]] are for two daemons"),
+        (BUMP.replace('inside = "eth1"\n', ""), "bump.inside is missing"),
+        (BUMP.replace("eth1", "eth0"), "bump[1].outside: the interface 'eth0' is that of bump[1].inside already"),
+        (BUMP + BUMP, "bump[2].inside: the interface 'eth1' is that of bump[1].inside already"),
+        (BUMP + 'addresses = ["192.0.2.9", "192.0.2.9"]\n', "the address 192.0.2.9 is that of"),
+        (BUMP.replace("eth1", "a name that is long"), "is no name of an interface"),
+        (BUMP + 'addresses = ["192.0.2.9/24"]\n', "is a network, not an address"),
+        (BUMP + 'addresses = ["nowhere"]\n', "'nowhere' is no address"),
+        (BUMP + "promisc = true\n", "[bump] has no promisc"),
+    ],
+)
+def test_a_bump_that_cannot_be_is_refused(text: str, said: str) -> None:
+    with pytest.raises(BadConfig, match=r"^koura\.toml") as refused:
+        _read(text)
+    assert said in str(refused.value)
