@@ -86,7 +86,7 @@ class Packets:
         """What each attachment moved and lost; under "native" what native I/O did, for all that it serves."""
         found = {
             one.name: {"received": one.losses.received, "sent": one.losses.sent, **one.losses.lost}
-            for one in (self._ends.protected, *self._ends.native.values(), *self._ends.unprotected)
+            for one in (self._ends.protected, *self._ends.native.values(), *self._ends.unprotected, self._ends.out)
         }
         if isinstance(self.pump, FastPump):
             found["native"] = self.pump.counts()

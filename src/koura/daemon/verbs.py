@@ -96,6 +96,7 @@ class Verbs:
             counters: dict[str, Value] = {name: dict(netstat.read(self._stack, name)) for name in chosen}
             if not protocol:
                 counters["attachments"] = {name: dict(moved) for name, moved in self.attachments().items()}
+                counters["reasons"] = dict(self._stack.counters.endings())
             return [control.accepted(counters=counters)]
         shown = [netstat.show(self._stack, name, hides_zeros=asked.get("nonzero", False)) for name in chosen]
         attached = self.attachments() if not protocol else {}

@@ -114,6 +114,8 @@ cdef class Io:
             done = cut(&state.super, &to, self.burst.staging + STAGING_OCTETS, self.burst.packets + count, BURST - count)
             for i in range(count, count + done):
                 self.forwarded[i] = is_forwarded
+            if not is_forwarded:
+                number(self.burst.packets + count, done)
             count += done
             if state.super.is_open:
                 break
@@ -351,7 +353,7 @@ cdef class Io:
 # -- the same pieces alone, for tests ------------------------------------------------------------------------------------
 
 
-def cut_up(bytes octets, int room=BURST):
+def cut_up(bytes octets, int room=BURST, bint is_local=False):
     """What a read from a TUN with virtio headers becomes: packets, `room` at a time; None where the header does not fit."""
     cdef Super s
     cdef Packet packets[BURST]
@@ -370,6 +372,8 @@ def cut_up(bytes octets, int room=BURST):
         while s.is_open:
             to = staging
             count = cut(&s, &to, staging + STAGING_OCTETS, packets, room)
+            if is_local:
+                number(packets, count)
             for i in range(count):
                 found.append(PyBytes_FromStringAndSize(<char *> packets[i].data, packets[i].octets))
     finally:

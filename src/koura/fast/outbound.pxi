@@ -48,6 +48,8 @@ cdef uint32_t outer_header(Engine *e, Sa *sa, View v, const Head *head, bint wra
             else:
                 memcpy(to + 4, e.pool + e.pool_cursor[0], 2)
                 e.pool_cursor[0] += 2
+                if to[4] == 0 and to[5] == 0:
+                    to[4] = to[5] = 0xFF  # xform.tunnel.identification
         else:
             to[0], to[1], to[7] = 0x60 | tos >> 4, <uint8_t> (tos << 4), e.hop_limit
     else:

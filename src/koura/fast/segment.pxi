@@ -128,6 +128,16 @@ cdef uint32_t segment(Super *s, uint8_t *to) noexcept nogil:
     return octets
 
 
+cdef inline void number(Packet *packets, int count) noexcept nogil:
+    """An ID for IPv4 packets that may be cut and have none; the checksum stays the same. host.raw.numbered."""
+    cdef uint8_t *ip
+    cdef int i
+    for i in range(count):
+        ip = packets[i].data
+        if packets[i].octets >= IPV4_OCTETS and ip[0] >> 4 == 4 and ip[4] == 0 and ip[5] == 0 and not ip[6] & 0x40:
+            ip[4] = ip[5] = 0xFF
+
+
 ctypedef struct Merge:
     int count                 # of packets; more than 1: TCP segments that become one super packet
     uint8_t version

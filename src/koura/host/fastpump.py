@@ -11,7 +11,7 @@ from koura.fast import drivers
 from koura.fast.path import FastPath
 from koura.host.clock import Clock
 from koura.host.pump import Ends, Pump
-from koura.host.raw import IPPROTO_ESP
+from koura.host.raw import IPPROTO_ESP, numbered
 from koura.host.udp import Udp, whole
 from koura.moment import Moment
 from koura.stack import Stack
@@ -81,6 +81,8 @@ class FastPump(Pump):
             if not done:
                 packet = self._io.packet(first)
                 origin = self._origin(packet) if not is_on else FORWARDED if is_forwarded else LOCAL
+                if origin is LOCAL:
+                    packet = numbered(packet)
                 results = self._stack.outbound_by_reference(packet, at, origin)
                 self._went(results)
                 is_on = self._stack.begin_burst(at) and self._is_local_known

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from koura.address import Family, family
-from koura.attachment import Attachment
+from koura.attachment import Attachment, Losses
 from koura.host.clock import Clock
+from koura.host.raw import numbered
 from koura.stack import Results, Stack
 from koura.traffic import icmp
 from koura.traffic.outcome import FORWARDED, LOCAL, Bypass, Deliver, Emit, Event, Forward, Origin, Outcome, Released, Tapped, TooBig
@@ -24,6 +25,9 @@ _UDP = 17
 
 class Sender(Protocol):
     """Where whole packets leave."""
+
+    name: str
+    losses: Losses
 
     def send(self, packets: list[bytes]) -> None: ...
 
@@ -79,7 +83,10 @@ class Pump:
             end = start + 1
             while end < len(packets) and self._origin(packets[end]) == origin and not self._is_watched:
                 end += 1
-            results = self._stack.outbound(packets[start:end], self._clock.now(), origin)
+            burst = packets[start:end]
+            if origin is LOCAL:
+                burst = [numbered(packet) for packet in burst]
+            results = self._stack.outbound(burst, self._clock.now(), origin)
             self._went(results)
             start = end
 

@@ -4,7 +4,9 @@ IPv4 gives whole packets, put together. IPv6 gives what is behind the fixed head
 from what the kernel says beside it. AH covers what is lost that way, and other headers would be lost: such packets come by host.packet,
 and the sockets here, which keep the kernel from answering "unknown protocol", let them pass by.
 
-Out: IPv4 and IPv6 with their headers (IP_HDRINCL, IPV6_HDRINCL). The mark keeps what we send out of our own routes.
+Out: IPv4 and IPv6 with their headers (IP_HDRINCL, IPV6_HDRINCL). The mark keeps what we send out of our own routes. The kernel gives an
+IPv4 packet with ID 0 that may be cut another ID, which AH's ICV covers, and each fragment one of its own: the host's own packets get one
+before they are sealed (`numbered`), outer headers have one (xform.tunnel).
 """
 
 import errno
@@ -15,6 +17,7 @@ from collections.abc import Callable
 from koura.attachment import BURST, Losses
 from koura.host import packet
 from koura.wire import ipv6
+from koura.xform.tunnel import INSTEAD_OF_0
 
 IPPROTO_ESP, IPPROTO_AH, IPPROTO_IPCOMP = 50, 51, 108
 SO_MARK, SO_RCVBUFFORCE, SO_SNDBUFFORCE = 36, 33, 32
@@ -55,6 +58,13 @@ def widen(end: socket.socket, forced: int, asked: int) -> None:
         end.setsockopt(socket.SOL_SOCKET, forced, BUFFER_OCTETS)
     except PermissionError:
         end.setsockopt(socket.SOL_SOCKET, asked, BUFFER_OCTETS)
+
+
+def numbered(packet: bytes) -> bytes:
+    """The packet with an ID, if it is IPv4, may be cut and has none. The checksum is that of 0, for both count as nothing in it."""
+    if packet[0] >> 4 == 4 and not any(packet[4:6]) and not packet[6] & 0x40:
+        return packet[:4] + INSTEAD_OF_0.to_bytes(2, "big") + packet[6:]
+    return packet
 
 
 class Raw4:

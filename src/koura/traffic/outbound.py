@@ -133,6 +133,9 @@ class Outbound:
 
     def _own(self, packet: bytes, why: str, at: Moment) -> None:
         """Send a packet of the stack's own making under the policy for it; it is no packet that came in, so only its sending is told."""
+        if packet[0] >> 4 == 4:
+            header, payload = ipv4.read(packet)
+            packet = ipv4.write(replace(header, identification=tunnel.identification(self._plane.entropy)), payload)
         try:
             outcome = self._send(packet, LOCAL, at)
         except Discarded as end:

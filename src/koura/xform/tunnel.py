@@ -5,6 +5,7 @@ ECN codes: 00 not capable, 01 ECT(1), 10 ECT(0), 11 congestion experienced (CE).
 
 from dataclasses import replace
 
+from koura.entropy import Entropy
 from koura.errors import Malformed
 from koura.reasons import (
     AH_INNER,
@@ -30,6 +31,7 @@ from koura.xform.context import Context
 
 IPV4_INSIDE, IPV6_INSIDE = 4, 41
 NOT_ECT, ECT1, ECT0, CE = 0, 1, 2, 3
+INSTEAD_OF_0 = 0xFFFF
 _NOT_IP = {Protocol.ESP: ESP_INNER, Protocol.AH: AH_INNER, Protocol.IPCOMP: IPCOMP_INNER}
 _TOO_BIG = {Protocol.ESP: ESP_TOO_BIG, Protocol.AH: AH_TOO_BIG, Protocol.IPCOMP: IPCOMP_TOO_BIG}
 _MALFORMED = {Protocol.ESP: ESP_INNER_MALFORMED, Protocol.AH: AH_INNER_MALFORMED, Protocol.IPCOMP: IPCOMP_INNER_MALFORMED}
@@ -39,7 +41,7 @@ def wrap(src: bytes, dst: bytes, packet: bytes, context: Context, sa: Associatio
     """The packet inside a new IP header from `src` to `dst`: any mix of families. RFC 4301 §5.1.2.1, §5.1.2.2.
 
     TTL from the tunables; TOS by the ecn tunable of the outer family; DF by dfbit, of an inner IPv6 packet's only `set` (S28);
-    ID 0 with DF (RFC 6864 §4.1), else random. Raises Discarded(SA_ENDPOINTS | *_TOO_BIG).
+    ID 0 with DF (RFC 6864 §4.1), else random and never 0. Raises Discarded(SA_ENDPOINTS | *_TOO_BIG).
     """
     if len(src) != len(dst):
         raise Discarded(SA_ENDPOINTS, sa)
@@ -54,8 +56,13 @@ def wrap(src: bytes, dst: bytes, packet: bytes, context: Context, sa: Associatio
     if len(dst) == 16:
         return ipv6.write(ipv6.Header(src, dst, protocol, settings.hop_limit, outer_tos), packet)
     is_df = _df(packet, is_inner4, settings, sa)
-    identification = 0 if is_df else context.entropy.below(1 << 16)
-    return ipv4.write(ipv4.Header(src, dst, protocol, settings.ttl, outer_tos, identification, is_df), packet)
+    number = 0 if is_df else identification(context.entropy)
+    return ipv4.write(ipv4.Header(src, dst, protocol, settings.ttl, outer_tos, number, is_df), packet)
+
+
+def identification(entropy: Entropy) -> int:
+    """A random IPv4 ID. Never 0: a kernel that is handed that fills in another (raw(7)), behind AH's ICV and in each fragment anew."""
+    return entropy.below(1 << 16) or INSTEAD_OF_0
 
 
 def strip(parted: place.Place, context: Context, sa: Association) -> bytes:

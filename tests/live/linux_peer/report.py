@@ -4,7 +4,6 @@
 """
 
 import platform
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -61,11 +60,7 @@ def main(file: str = "docs/interop.md") -> int:
 def _row(running: Rig, case: Case) -> list[str]:
     cells = []
     for what in MEASURES:
-        try:
-            wrong = running.measure(case, what)
-        except subprocess.TimeoutExpired:
-            wrong = "no end"
-        cells.append(wrong or "ok")
+        cells.append(running.measure(case, what) or "ok")
     return [case.title, case.mode, f"IPv{case.family}", *cells]
 
 

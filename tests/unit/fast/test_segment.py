@@ -363,3 +363,11 @@ def test_a_train_goes_to_one_place(fields: dict[str, Any]) -> None:
 
 def test_ids_and_ttl_do_not_matter_to_a_train() -> None:
     assert io.trains([datagram(100, id=1), datagram(100, id=7)]) == [2]
+
+
+def test_ids_that_come_round_to_0_are_left_out_where_they_matter() -> None:
+    """0 is none: a kernel that is handed a packet with it, and without DF, fills in another."""
+    for flags, ids in (("", [0xFFFE, 0xFFFF, 0xFFFF, 1]), ("DF", [0xFFFE, 0xFFFF, 0, 1])):
+        found = io.cut_up(over(ipv4(payload(4000), flags=flags), TCPV4, 1000, TCP4), is_local=True)
+        assert [IP(one).id for one in found] == ids
+        assert all(map(is_right, found))
