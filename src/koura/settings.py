@@ -114,6 +114,7 @@ class Settings:
     check_tunnel_source: int = 0  # 1: a tunnel packet must come from the SA's source (RFC 4301 wants the selectors checked, not this)
     icmp_through_sa: int = 1
     acquire_hold: int = 1
+    delete_grace_ns: int = 1_000_000_000  # an SA that a key manager deletes in a rekey receives so long
     compat_errno: int = 0  # 1: FreeBSD's EINVAL where ours says ENOENT (SPDDELETE of nothing)
     register_all: int = 0  # 1: ACQUIRE and EXPIRE to every registered socket, whatever its satype (S16)
 

@@ -164,9 +164,10 @@ def state(stack: Stack) -> dict[str, object]:
     """Everything that packets change in a stack."""
     return {
         "counters": (dict(stack.counters.endings()), dict(stack.counters.others())),
-        "hot": [bytes(sa.hot.words) for sa in stack.sadb],
-        "rings": [bytes(sa.window.ring) for sa in stack.sadb if sa.window is not None],
-        "failures": [dict(sa.failures) for sa in stack.sadb],
+        "hot": [bytes(sa.hot.words) for sa in (*stack.sadb, *stack.sadb.grace)],
+        "rings": [bytes(sa.window.ring) for sa in (*stack.sadb, *stack.sadb.grace) if sa.window is not None],
+        "failures": [dict(sa.failures) for sa in (*stack.sadb, *stack.sadb.grace)],
+        "grace": stack.sadb.grace.opened_packets,
         "policies": [(entry.packets, entry.octets, entry.last_used) for entry in stack.spd.entries()],
         "enc0": (stack.tap.out_packets, stack.tap.out_octets, stack.tap.in_packets, stack.tap.in_octets),
         "deadline": stack.next_deadline(),

@@ -2,6 +2,7 @@
 
 import pytest
 
+from koura.pfkey.sa_requests import SaRequests
 from koura.reasons import FORWARDED, HELD_FRAGMENT
 from koura.sadb import sequence
 from koura.sadb.association import Association
@@ -83,3 +84,8 @@ def test_an_inbound_check_that_lets_altered_packets_through_is_noticed(monkeypat
 
     monkeypatch.setattr(Inbound, "receive", altering)
     assert first_failure() != "nothing was noticed"
+
+
+def test_a_rekey_that_loses_what_is_under_way_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SaRequests, "_is_replaced", lambda *_: False)
+    assert "nosa" in first_failure()

@@ -1,8 +1,9 @@
-"""netstat -s for all that has counters: the five of stats.report, and pfkey. processing.md §11, pfkey.md §11; M38."""
+"""netstat -s for all that has counters: those of stats.report, pfkey, and ends by Reason. processing.md §11, pfkey.md §11; M38."""
 
 from collections.abc import Mapping
 
 from koura.pfkey.numbers import Type
+from koura.reasons import BY_NAME
 from koura.stack import Stack
 
 Attachments = Mapping[str, Mapping[str, int]]  # what each moved and lost, by its name
@@ -29,6 +30,7 @@ _FIELDS = (
     ("in_registered", "message toward registered sockets", "messages toward registered sockets"),
     ("in_nomem", "message with memory allocation failure", "messages with memory allocation failure"),
 )
+GRACE = "sa.grace"
 _HISTOGRAM_BEHIND = {"out_bytes": "out_types", "in_bytes": "in_types"}
 
 
@@ -66,6 +68,20 @@ def show(stack: Stack, protocol: str, *, hides_zeros: bool = False) -> str:
 
 def _message(kind: int) -> str:
     return MESSAGES.get(kind, f"#{kind}")
+
+
+def reasons(stack: Stack) -> Mapping[str, int]:
+    """How often a packet ended in each way that any did; `sa.grace`: packets that SAs took which were deleted in a rekey."""
+    counts = dict(stack.counters.endings())
+    taken = stack.sadb.grace.opened_packets
+    return counts | {GRACE: taken} if taken else counts
+
+
+def show_reasons(counts: Mapping[str, int]) -> str:
+    """A line for each, with its sentence."""
+    sentences = {GRACE: "taken by an SA that was deleted in a rekey: it was under way"}
+    sentences |= {name: ending.sentence for name, ending in BY_NAME.items()}
+    return "\n".join(("reasons:", *(f"\t{count} {name}: {sentences[name]}" for name, count in counts.items())))
 
 
 def show_attachments(attached: Attachments) -> str:

@@ -95,10 +95,13 @@ class Verbs:
         if asked.get("json"):
             counters: dict[str, Value] = {name: dict(netstat.read(self._stack, name)) for name in chosen}
             if not protocol:
+                counters["reasons"] = dict(netstat.reasons(self._stack))
                 counters["attachments"] = {name: dict(moved) for name, moved in self.attachments().items()}
-                counters["reasons"] = dict(self._stack.counters.endings())
             return [control.accepted(counters=counters)]
         shown = [netstat.show(self._stack, name, hides_zeros=asked.get("nonzero", False)) for name in chosen]
+        ends = netstat.reasons(self._stack) if not protocol else {}
+        if ends:
+            shown.append(netstat.show_reasons(ends))
         attached = self.attachments() if not protocol else {}
         if attached:
             shown.append(netstat.show_attachments(attached))

@@ -199,7 +199,7 @@ class FastPath:
             applied = outcome.history[0]
             if applied.reqid in self._plane.tunnels:
                 return  # which interface it comes out of is not the engine's to say
-            sa = self._plane.sadb.by_spi(applied.dst, applied.protocol, applied.spi)
+            sa = self._plane.sadb.receiving(applied.dst, applied.protocol, applied.spi)
             place = self._place_of(sa) if sa is not None else None
             if place is None:
                 return
@@ -221,7 +221,7 @@ class FastPath:
         elif reason in ends.ABSENT and self._plane.is_ours(dst):
             self._burst.is_ours(dst)
         elif reason in ends.OF_AN_SA and self._plane.is_ours(dst):
-            sa = self._plane.sadb.by_spi(dst, *_named(shape, packet))
+            sa = self._plane.sadb.receiving(dst, *_named(shape, packet))
             place = self._place_of(sa) if sa is not None else None
             if place is not None:
                 self._burst.receives(place)

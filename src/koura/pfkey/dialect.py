@@ -76,6 +76,7 @@ class Dialect:
     has_linux_ids: policy ids are shown as spd.entry.linux_index (ipsec-tools takes id % 8 >= 3 for a socket's policy).
     any_protocol: what means "any upper protocol" in the sadb_address_proto of what we send.
     tells_framework_sizes: REGISTER tells key sizes without salt and the IVs of the cipher framework (FreeBSD), else with, and the wire's.
+    prefers_newest: of several SAs the newest sends, as its key managers rely on (Linux); elsewhere net.key.preferred_oldsa says.
     ignores_foreign_flags: flags of sadb_sa that we have no meaning for are ignored, not refused.
     """
 
@@ -111,6 +112,7 @@ class Dialect:
     tells_framework_sizes: bool = False
     ignores_foreign_flags: bool = False
     uses_linux_errno: bool = False
+    prefers_newest: bool = False
 
     def errno(self, errno: Errno) -> int:
         """The number of an error in this system."""
@@ -245,6 +247,7 @@ LINUX = Dialect(
     has_forward=True, full_update=True, reqid_max=0xFFFFFFFF,
     unknown_algorithm=Errno.ENOSYS, unknown_sa=Errno.ESRCH, missing_id=Errno.ENOENT, unknown_type=Errno.EOPNOTSUPP,
     length_mismatch=Errno.EMSGSIZE, has_linux_ids=True, any_protocol=0, uses_linux_errno=True,
+    prefers_newest=True,
 )  # fmt: skip
 NETBSD = Dialect(
     "netbsd", 24, True, Table(_table(_KAME_TYPES, _NAT_MAPPING)), ExtensionTable(_table(_KAME_EXTENSIONS, _NATT_EXTENSIONS)),

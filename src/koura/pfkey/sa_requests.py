@@ -21,6 +21,7 @@ from koura.sadb import spi as spis
 from koura.sadb.agreement import Agreement
 from koura.sadb.association import Association, State
 from koura.sadb.database import Database
+from koura.sadb.hot import SEQUENCE_LAST
 from koura.saindex import Mode, Protocol, SaIndex
 from koura.settings import Settings
 
@@ -117,15 +118,35 @@ class SaRequests:
         self.sad.renew(sa, replace(have, index=moved, soft=soft, hard=hard, encapsulation=encapsulation))
 
     def delete(self, request: Request) -> Reply:
-        """One SA, larval ones too; without SA extension all of the pair and satype, but for larval ones."""
+        """One SA, larval ones too; without SA extension all of the pair and satype, but for larval ones.
+
+        An SA that a key manager deletes because a newer one has taken its place goes on receiving for a moment (sadb.grace). A request
+        of somebody who is not registered, of setkey for one, has it gone at once; so has a second DELETE, which says ESRCH.
+        """
         if Ext.SA not in request.values:
             relation = terms.index(request)
+            self.sad.grace.end_all(lambda sa: sa.agreement.index.pair == relation.pair)
             for sa in self.sad.between(relation.src, relation.dst, relation.protocol):
                 if sa.state is not State.LARVAL:
                     self.sad.remove(sa)
             return self._echo(request)
-        self.sad.remove(self._need(request))
+        src, dst = request.src.sockaddr.address, request.dst.sockaddr.address
+        self.sad.end_grace(dst, request.protocol, request.sa.spi, src)
+        sa = self._need(request)
+        if self.settings.delete_grace_ns and request.head.satype in request.socket.registered and self._is_replaced(sa):
+            self.sad.retire(sa, request.at.after_ns(self.settings.delete_grace_ns))
+        else:
+            self.sad.remove(sa)
         return self._echo(request)
+
+    def _is_replaced(self, sa: Association) -> bool:
+        """Whether a newer SA of its pair is there or on its way: packets may be under way to this one, if it is not one that sends."""
+        index = sa.agreement.index
+        has_sent = sa.hot.words[SEQUENCE_LAST] != sa.agreement.sequence
+        if has_sent or not sa.is_usable or index.protocol is Protocol.TCP:
+            return False
+        newer = (one for one in self.sad.between(index.src, index.dst, index.protocol) if one.order > sa.order)
+        return any(one.state is State.LARVAL or (one.is_usable and one.agreement.index == index) for one in newer)
 
     def get(self, request: Request) -> Reply:
         """One SA, with its keys, to the sender."""

@@ -80,6 +80,7 @@ def agreement(request: Request, relation: SaIndex, settings: Settings) -> Agreem
         flags, window_packets, soft, hard, encapsulation, pair[0], pair[1],
         ours.sequence, ours.tfc_octets, ours.align_octets or 4, offload.interface if offload is not None else "",
         request.head.seq, request.head.pid, request.head.satype in request.socket.registered, _extra(request),
+        request.socket.dialect.prefers_newest,
     )  # fmt: skip
 
 

@@ -2,8 +2,10 @@
 
     first packet for a relation         sent, with a number of our own
     the next blockacq_count packets     held back
-    one more                            sent again, with the same number
+    one more                            sent again, with the same number; while packets wait for the SA, not sooner than in a second
     blockacq_lifetime later, or when a key manager answers the number: forgotten
+
+By the count alone a busy relation would ask thousands of times a second, of a key manager that is at work on the answer.
 """
 
 import heapq
@@ -13,6 +15,7 @@ from koura.moment import NS_PER_S, Moment
 from koura.saindex import Mode, SaIndex
 from koura.settings import KeySettings
 
+REPEAT_NS = NS_PER_S
 _NUMBERS = 0x7FFF_FFFF  # the upper half is for ACQUIREs that clients ask for
 
 
@@ -20,6 +23,7 @@ _NUMBERS = 0x7FFF_FFFF  # the upper half is for ACQUIREs that clients ask for
 class _Asked:
     seq: int
     deadline_ns: int
+    sent_ns: int
     count: int = 0
 
 
@@ -36,21 +40,24 @@ class Acquires:
     def __len__(self) -> int:
         return len(self._asked)
 
-    def ask(self, index: SaIndex, at: Moment, key: KeySettings, limit: int) -> int | None:
-        """A packet lacks an SA: the number of the ACQUIRE to send, None where none is due. At `limit` relations the oldest goes."""
+    def ask(self, index: SaIndex, at: Moment, key: KeySettings, limit: int, *, is_held: bool = False) -> int | None:
+        """A packet lacks an SA, for which it may wait (is_held): the number of the ACQUIRE to send, None where none is due.
+
+        At `limit` relations the oldest goes.
+        """
         asked = self._asked.get(index)
         if asked is not None and asked.deadline_ns > at.ns:
             asked.count += 1
-            if asked.count <= key.blockacq_count:
+            if asked.count <= key.blockacq_count or (is_held and at.ns - asked.sent_ns < REPEAT_NS):
                 return None
-            asked.count = 0
+            asked.count, asked.sent_ns = 0, at.ns
             return asked.seq
         if asked is not None:
             self._forget(index)
         while len(self._asked) >= limit:
             self._forget(next(iter(self._asked)))
         self._last = self._last % _NUMBERS + 1
-        self._asked[index] = _Asked(self._last, at.ns + key.blockacq_lifetime_s * NS_PER_S)
+        self._asked[index] = _Asked(self._last, at.ns + key.blockacq_lifetime_s * NS_PER_S, at.ns)
         self._by_seq[self._last] = index
         heapq.heappush(self._heap, (self._asked[index].deadline_ns, self._last))
         return self._last

@@ -98,6 +98,7 @@ class Agreement:
     pid: int = 0  # sadb_msg_pid likewise
     is_negotiated: bool = field(default=False, compare=False)  # by a key manager, with keys made for it
     extra: tuple[tuple[int, bytes], ...] = ()  # PF_KEY extensions that we keep and do not understand
+    yields_to_newer: bool = field(default=False, compare=False)  # a newer SA of its relation sends, whatever preferred_oldsa says
     # What every packet asks of the fields above.
     is_tunnel: bool = field(init=False, repr=False, compare=False)
     has_esn: bool = field(init=False, repr=False, compare=False)

@@ -3,7 +3,8 @@
     LARVAL --keyed--> MATURE --soft limit--> DYING --hard limit--> DEAD
        \\--timed out--------------------------------------------->  /
 
-UPDATE may make a dying SA mature again by giving it new lifetimes.
+UPDATE may make a dying SA mature again by giving it new lifetimes. One that is deleted in a rekey is retired: it stays dying for a
+moment, for those packets only that are under way to it (grace).
 """
 
 from dataclasses import dataclass, field
@@ -64,6 +65,7 @@ class Happened(Enum):
     TIMED_OUT = "timed out"
     SOFT_LIMIT = "soft limit"
     HARD_LIMIT = "hard limit"
+    RETIRED = "retired"
     DELETED = "deleted"
 
 
@@ -74,9 +76,11 @@ NEXT = {
     (State.MATURE, Happened.SOFT_LIMIT): State.DYING,
     (State.MATURE, Happened.RENEWED): State.MATURE,
     (State.MATURE, Happened.HARD_LIMIT): State.DEAD,
+    (State.MATURE, Happened.RETIRED): State.DYING,
     (State.MATURE, Happened.DELETED): State.DEAD,
     (State.DYING, Happened.RENEWED): State.MATURE,
     (State.DYING, Happened.HARD_LIMIT): State.DEAD,
+    (State.DYING, Happened.RETIRED): State.DYING,
     (State.DYING, Happened.DELETED): State.DEAD,
 }
 
@@ -95,6 +99,7 @@ class Association:
     order: int = 0  # when it came into the SAD
     relation: int = 0  # which relation it hangs under: a higher number is a newer one
     has_ledger: bool = False  # its numbers are granted in blocks (Makings)
+    is_retired: bool = False  # deleted; it only opens what was under way (grace)
     failures: dict[str, int] = field(default_factory=dict)
 
     @property

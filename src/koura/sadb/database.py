@@ -14,6 +14,7 @@ from koura.moment import Moment
 from koura.sadb import association, lifetime
 from koura.sadb.agreement import Agreement
 from koura.sadb.association import Association, Happened, Left, Makings, State
+from koura.sadb.grace import Grace
 from koura.sadb.hot import SOFT_TOLD
 from koura.sadb.lifetime import Deadlines, Expired
 from koura.sadb.relations import Relations
@@ -50,6 +51,7 @@ class Database:
         self.relation_changed: Callable[[Association, SaIndex], None] = _no_change  # an SA came, went or changed under this index
         self.spi_counted: Callable[[int, int], None] = _no_count  # (SPI, 1 or -1): an SA came under it, or went
         self._changed: dict[Pair, None] = {}
+        self.grace: Grace[_Spi] = Grace(self._let_go)
 
     def __len__(self) -> int:
         return len(self._all)
@@ -74,6 +76,11 @@ class Database:
         if found is None and protocol is Protocol.IPCOMP and spi == DEFLATE_CPI:
             found = next((sa for sa in self._relations.pair(src, dst, protocol) if sa.is_usable), None)
         return None if found is None or found.state is State.DEAD else found
+
+    def receiving(self, dst: bytes, protocol: Protocol, spi: int, src: bytes = b"") -> Association | None:
+        """The SA of a packet that came: the same, or one that was deleted while packets for it were under way (grace)."""
+        found = self.by_spi(dst, protocol, spi, src)
+        return self.grace.find(_key(dst, protocol, spi, src)) if found is None and self.grace else found
 
     def outbound(self, index: SaIndex, oldest: bool) -> Association | None:
         """A usable SA that serves what is asked for: mode equal or any, reqid equal unless 0 is asked for. RFC 4301 §4.4.2.
@@ -176,25 +183,27 @@ class Database:
 
     def remove(self, sa: Association) -> None:
         """Take an SA out; its block rests until no worker can hold it."""
-        if self._all.get(_key_of(sa.agreement)) is not sa:
-            return
-        self._note_change(sa, sa.agreement.index)
-        self.spi_counted(sa.agreement.spi, -1)
-        del self._all[_key_of(sa.agreement)]
-        del self._slots[sa.slot]
-        self._relations.drop(sa, sa.agreement.index)
-        self._count_port(sa.agreement, -1)
-        self.tcp_keys -= sa.agreement.index.protocol is Protocol.TCP
-        if sa.state is not State.DEAD:
-            sa.happen(Happened.DELETED)
-        if sa.window is not None:
-            self._windows_octets -= 8 * words_for(sa.window.packets)
-        self._makings.arena.give_back(sa.hot)
-        self.generation += 1
-        self.noted(sa)
+        if self.holds(sa):
+            self._take_out(sa)
+            self._let_go(sa)
+
+    def retire(self, sa: Association, until: Moment) -> None:
+        """Take a usable SA out, but go on opening what comes for it until then (grace)."""
+        if self.holds(sa):
+            self._take_out(sa)
+            sa.happen(Happened.RETIRED)
+            sa.is_retired = True
+            self.grace.begin(_key_of(sa.agreement), sa, until)
+            self._deadlines.watch_until(sa, until)
+            self.noted(sa)
+
+    def end_grace(self, dst: bytes, protocol: Protocol, spi: int, src: bytes = b"") -> None:
+        """If an SA of this number was deleted and still receives: no longer."""
+        self.grace.end(_key(dst, protocol, spi, src))
 
     def flush(self, protocol: Protocol | None = None) -> tuple[Association, ...]:
-        """Remove every SA (of one protocol), larval ones too; what was removed."""
+        """Remove every SA (of one protocol), larval ones and those in grace too; what was removed."""
+        self.grace.end_all(lambda sa: protocol is None or sa.agreement.index.protocol is protocol)
         gone = tuple(sa for sa in self if protocol is None or sa.agreement.index.protocol is protocol)
         for sa in gone:
             self.remove(sa)
@@ -211,6 +220,7 @@ class Database:
         told = []
         for sa in self._deadlines.take(at):
             if self._slots.get(sa.slot) is not sa:
+                self._look_at_retired(sa, at)
                 continue
             if sa.state is State.DEAD:
                 told.append(Expired(sa, True))
@@ -244,6 +254,37 @@ class Database:
 
     # -- bookkeeping ---------------------------------------------------------------------------------------------------
 
+    def _take_out(self, sa: Association) -> None:
+        """Nobody finds it any more."""
+        self._note_change(sa, sa.agreement.index)
+        del self._all[_key_of(sa.agreement)]
+        del self._slots[sa.slot]
+        self._relations.drop(sa, sa.agreement.index)
+        self.tcp_keys -= sa.agreement.index.protocol is Protocol.TCP
+        self.generation += 1
+
+    def _let_go(self, sa: Association) -> None:
+        """It is out, and nothing of it is needed any more."""
+        if sa.is_retired:
+            self._note_change(sa, sa.agreement.index)
+            self.generation += 1
+        self.spi_counted(sa.agreement.spi, -1)
+        self._count_port(sa.agreement, -1)
+        if sa.state is not State.DEAD:
+            sa.happen(Happened.DELETED)
+        if sa.window is not None:
+            self._windows_octets -= 8 * words_for(sa.window.packets)
+        self._makings.arena.give_back(sa.hot)
+        self.noted(sa)
+
+    def _look_at_retired(self, sa: Association, at: Moment) -> None:
+        """Nobody is told of its limits: it was deleted."""
+        key = _key_of(sa.agreement)
+        if self.grace.find(key) is sa and lifetime.state_of(sa, at) is Happened.HARD_LIMIT:
+            sa.happen(Happened.HARD_LIMIT)
+        if sa.is_retired and self.grace.due(key, at):
+            self.grace.end(key)
+
     def _admit(self, agreement: Agreement) -> None:
         index = agreement.index
         if self.has_spi(index.dst, index.protocol, agreement.spi, index.src):
@@ -253,17 +294,21 @@ class Database:
         if len(self._all) >= self._bounds().associations:
             raise Refused(Errno.ENOBUFS, f"{len(self._all)} SAs: the limit is reached")
         self._admit_window(agreement)
+        self.grace.end(_key_of(agreement))
 
     def _admit_window(self, agreement: Agreement) -> None:
         bounds = self._bounds()
         if agreement.window_packets > bounds.window_packets:
             raise Refused(Errno.EINVAL, f"a window of {agreement.window_packets} packets; the most is {bounds.window_packets}")
+        if self.grace and self._windows_octets + 8 * words_for(agreement.checked_packets) > bounds.windows_octets:
+            self.grace.end_all()
         if self._windows_octets + 8 * words_for(agreement.checked_packets) > bounds.windows_octets:
             raise Refused(Errno.ENOBUFS, "no memory left for replay windows")
 
     def _admit_move(self, old: Agreement, new: Agreement) -> None:
         if _key_of(new) != _key_of(old) and _key_of(new) in self._all:
             raise Refused(Errno.EEXIST, f"there is an SA with SPI {new.spi:#x} to this destination already")
+        self.grace.end(_key_of(new))
 
     def _insert(self, sa: Association) -> None:
         self._order += 1

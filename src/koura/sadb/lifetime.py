@@ -109,6 +109,9 @@ class Deadlines:
     def watch_larval(self, sa: Association, seconds: int) -> None:
         self._push(sa.created.ns + seconds * NS_PER_S, sa)
 
+    def watch_until(self, sa: Association, until: Moment) -> None:
+        self._push(until.ns, sa)
+
     def look(self, sa: Association, at: Moment) -> Happened | None:
         """Remember the SA if it is over a limit, and say which."""
         crossed = state_of(sa, at)

@@ -8,7 +8,8 @@ that serves the same wish, or begins one:
     mode any, reqid 9       any mode, reqid 9 or none       a relation of its own, newer
     transport, reqid 0      transport, no reqid             the newer one: both could have served
 
-A wish is served by the newest relation that has a usable SA for it, and there by the oldest or the newest of them.
+A wish is served by the newest relation that has a usable SA for it, and there by the oldest or the newest of them: as
+net.key.preferred_oldsa says, but always by the newest where a Linux key manager made them, which relies on it.
 """
 
 from collections.abc import Callable, Iterator
@@ -67,8 +68,14 @@ class Relations:
                 del self._filed[key]
 
     def serving(self, index: SaIndex, is_oldest: bool) -> Association | None:
-        """The usable SA that serves a wish. One that the ledger has granted no number yet stands back for one that can send."""
+        """The usable SA that serves a wish. One that the ledger has granted no number yet stands back for one that can send.
+
+        An SA whose maker expects that the newest sends yields to newer ones, even where the oldest is asked for.
+        """
         found = self._newest(index, lambda sa: sa.is_usable, is_oldest)
+        if is_oldest and found is not None and found.agreement.yields_to_newer:
+            is_oldest = False
+            found = self._newest(index, lambda sa: sa.is_usable, is_oldest)
         if found is None or not found.has_ledger or not found.awaits_grant:
             return found
         return self._newest(index, lambda sa: sa.is_usable and not sa.awaits_grant, is_oldest) or found

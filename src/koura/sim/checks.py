@@ -92,7 +92,7 @@ class Checks:
         for word, count in self._counted[node.name].items():
             if node.stack.counters[word] < count:
                 raise Broken(f"{node.name}: counter {word} says {node.stack.counters[word]}, seen were {count}")
-        for sa in node.stack.sadb:
+        for sa in (*node.stack.sadb, *node.stack.sadb.grace):
             self._association(node, sa)
 
     def _outcome(self, seen: Seen, outcome: Outcome) -> None:

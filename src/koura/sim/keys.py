@@ -1,7 +1,8 @@
 """Keys: a key manager for both ends of a scene, as two IKE daemons would behave that always agree.
 
 It listens on a PF_KEY socket of each end. ACQUIRE and a soft EXPIRE make it bring new SAs, after the time that a few messages take;
-the old ones are deleted later. Everything it does is setkey text through PF_KEY, everything it knows came in messages.
+the old ones are deleted later, the sender's first; in a hasty plan the receiver's at once, as IKE daemons do. Everything it does is
+setkey text through PF_KEY, everything it knows came in messages.
 
     receiver: getspi (if the plan says so)     sender: add     receiver: update, or add     later: delete, delete
 
@@ -178,8 +179,9 @@ class KeyManager:
         self._live = [one for one in self._live if one not in old] + [pair]
         sender = self._node(pair.sender)
         step = self._scene.plan.steps[pair.step]
+        drain_ns = 0 if self._scene.plan.is_hasty else DRAIN_NS
         for one in old:
-            for wait_ns, node in ((GRACE_NS, sender), (DRAIN_NS, self._other(sender))):
+            for wait_ns, node in ((GRACE_NS, sender), (drain_ns, self._other(sender))):
                 text = f"delete {self._words(node, sender, step)} {one.spi:#x};"
                 self._scene.world.later(wait_ns, lambda node=node, text=text: self._run(node, text, may_miss=True))  # type: ignore[misc]
 

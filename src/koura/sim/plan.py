@@ -20,6 +20,7 @@ from koura.sim.link import MILLISECOND_NS, Faults
 
 T = TypeVar("T")
 FAULTS_END_S = 10
+_HASTE = 0x4A57E  # dice of its own, so that plans stay what they were
 HIGH_SEQUENCE = (1 << 32) - 40
 DEFAULT_LEVELS = tuple(
     (f"net.{tree}.{protocol}_{mode}_deflev", "2")
@@ -89,6 +90,7 @@ class Plan:
     mtu_octets: int
     exempts_icmp: bool = False  # a policy `none` for pings stands before the others
     has_discard: bool = False  # and one that discards datagrams to one port
+    is_hasty: bool = False  # a receiver deletes the old SA as soon as there is a new one, while its sender goes on under it for a while
 
     @property
     def is_strict(self) -> bool:
@@ -126,7 +128,8 @@ class Plan:
             + (", none for ICMP" if self.exempts_icmp else "") + (", discard for one port" if self.has_discard else ""),
             *(f"  {number}. {step}" for number, step in enumerate(self.steps, 1)),
             f"  SAs {'from the start' if self.is_preinstalled else 'on demand'}"
-            + (", larval first" if self.uses_larval else "") + (", numbers from a ledger" if self.has_ledger else ""),
+            + (", larval first" if self.uses_larval else "") + (", deleted at once" if self.is_hasty else "")
+            + (", numbers from a ledger" if self.has_ledger else ""),
         ]  # fmt: skip
         if self.sysctls:
             lines.append("  " + " ".join(f"{name}={value}" for name, value in self.sysctls))
@@ -215,6 +218,7 @@ def draw(seed: int) -> Plan:
         seed, shape, outer, inner, steps, selector, tuple(sysctls), has_ledger, chance(dice, 60),
         chance(dice, 40), faults, _incidents(dice, shape), 10 + dice.below(20), pick(dice, (0, 3000, 8000, 15000)),
         pick(dice, (1500, 1500, 1400, 1280, 9000)), has_more and chance(dice, 20), has_more and chance(dice, 30),
+        chance(Seeded(seed ^ _HASTE), 30),
     )  # fmt: skip
 
 

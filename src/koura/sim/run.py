@@ -4,6 +4,7 @@
       1 s   traffic, faults on the outside links, incidents            safety
      10 s   no more faults; what waits may time out
      60 s   calm: a little traffic to bring up what is missing, then traffic that must arrive     liveness
+    100 s   in some runs a rekey that deletes at once, under traffic that must arrive
     150 s   the end
 
 Virtual time costs nothing. A run that breaks a check raises Broken with the moment in it; `story` sees everything that happens.
@@ -31,7 +32,7 @@ from koura.sim.world import Frame
 from koura.wire import natt
 
 START = Moment.of_s(1_800_000_000)
-CALM_S, CHECKED_S, END_S = 60, 80, 150
+CALM_S, CHECKED_S, REKEYED_S, END_S = 60, 80, 100, 150
 KEEPALIVE_S = 15
 Watch = Callable[[Seen | Frame], None]
 
@@ -129,6 +130,11 @@ class Run:
                 self._on(CHECKED_S + turn / 4, lambda node=node: work.datagram(node, work.size(), is_calm=True))  # type: ignore[misc]
                 self._on(CHECKED_S + 2 + turn / 4, lambda node=node: work.ping(node, 56, is_calm=True))  # type: ignore[misc]
         self._on(CHECKED_S + 4, lambda: work.transfer(2000))
+        if plan.is_hasty:
+            self._on(REKEYED_S, self.keys.rekey)
+            for turn in range(40):
+                for node in both:
+                    self._on(REKEYED_S + turn / 50, lambda node=node: work.datagram(node, 200, is_calm=True))  # type: ignore[misc]
 
     def _one(self) -> None:
         """One datagram or ping."""

@@ -344,6 +344,8 @@ class Stack:
         self.sadb.tune(change.settings.ipcomp_level, _support(change.settings))
         self.server.tune(change.settings)
         self.spd.limit = change.settings.limits.policies
+        if not change.settings.delete_grace_ns:
+            self.sadb.grace.end_all()
         self.spd.generation += 1
         return change
 

@@ -42,7 +42,9 @@ class KeyManagement:
 
     def acquire(self, missing: Missing, flow: Flow, entry: Entry, at: Moment) -> None:
         """An SA is missing: ACQUIRE, unless one went out lately. pfkey.md §7."""
-        seq = self._acquires.ask(missing.index, at, self.settings.key, self.settings.limits.acquires)
+        settings = self.settings
+        is_held = missing.is_needed and bool(settings.acquire_hold)
+        seq = self._acquires.ask(missing.index, at, settings.key, settings.limits.acquires, is_held=is_held)
         if seq is not None:
             self.deliver(self._peer.tell.acquire(Wanted(missing.index, seq, entry)))
 

@@ -133,6 +133,8 @@ def _ours() -> Iterator[Node]:
     )
     for name, field, least, most, words, sentence in rows:
         yield Node(f"net.koura.{name}", sentence, (field,), least=least, most=most, words=words, is_ours=True)
+    yield Node("net.koura.delete_grace_ms", "milliseconds that an SA deleted in a rekey still receives what was under way",
+               ("delete_grace_ns",), least=0, most=60_000, scale=1_000_000, words="0 off", is_ours=True)  # fmt: skip
     limits: tuple[tuple[str, int, str], ...] = (
         ("associations", 1 << 30, "SAs"),
         ("policies", 1 << 30, "policies, sockets' included"),

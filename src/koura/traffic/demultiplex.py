@@ -102,7 +102,7 @@ def demultiplex(packet: bytes, summary: Summary, ports: frozenset[int], sadb: Da
 
 def associate(found: Found, sadb: Database, settings: Settings) -> Association:
     """The SA a protected packet names, larval ones too. Raises Discarded(*_NO_SA | ESP_PORT)."""
-    sa = sadb.by_spi(found.dst, found.protocol, found.spi, found.src)
+    sa = sadb.receiving(found.dst, found.protocol, found.spi, found.src)
     if sa is None:
         raise Discarded({Protocol.ESP: ESP_NO_SA, Protocol.AH: AH_NO_SA}.get(found.protocol, IPCOMP_NO_SA))
     if found.ports and sa.state is not State.LARVAL:  # Ports come with the keys; what waits for those is looked at again then.

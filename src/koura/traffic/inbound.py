@@ -180,7 +180,7 @@ class Inbound:
             plane.tally.opened(sa, found.packet, end)
             raise
         plane.tally.opened(sa, found.packet)
-        if found.ports:
+        if found.ports and not sa.is_retired:
             self._note_peer(found, sa, at)
         mode = sa.agreement.index.mode
         is_tunnel = mode != Mode.TRANSPORT and opened.next_header in _IPIP

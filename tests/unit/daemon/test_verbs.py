@@ -13,6 +13,7 @@ from koura.pfkey import policy as policies
 from koura.pfkey.dialect import FREEBSD, LINUX
 from koura.pfkey.message import Message
 from koura.pfkey.numbers import Type
+from koura.reasons import IP_MALFORMED
 from koura.saindex import Direction
 from koura.spd import language
 from koura.spd.policy import Action
@@ -73,6 +74,13 @@ def test_stat_shows_netstats_sections(ask: Asking) -> None:
     assert set(counters) == {"ipsec", "ipsec6", "ah", "esp", "ipcomp", "pfkey", "attachments", "reasons"}
     assert ask("stat", protocol="esp", nonzero=True)["text"] == "esp:"
     assert ask("stat", protocol="udp")["errno"] == "EINVAL"
+
+
+def test_stat_shows_every_end_by_its_reason(ask: Asking) -> None:
+    assert "reasons:" not in ask("stat")["text"]
+    ask.engine.stack.inbound([b"\x45"], ask.engine.at)
+    assert ask("stat")["text"].endswith(f"reasons:\n\t1 ip.malformed: {IP_MALFORMED.sentence}")
+    assert ask("stat", json=True)["counters"]["reasons"] == {"ip.malformed": 1}
 
 
 def test_stat_shows_what_attachments_moved_and_lost(ask: Asking) -> None:

@@ -82,6 +82,21 @@ def test_without_holding_the_packet_ends_and_acquires_are_held_back() -> None:
     assert anew.seq != first.seq
 
 
+@pytest.mark.covers("R14")
+def test_while_packets_wait_nobody_is_asked_more_than_once_a_second() -> None:
+    """A key manager is at work on it; a thousand packets are no reason to ask it ninety times."""
+    host = Host(REQUIRE)
+    host.send_all([datagram(A, B)] * 1000)
+    (first,) = host.hear(Type.ACQUIRE)
+    host.later(0.999)
+    host.send_all([datagram(A, B)] * 20)
+    assert not host.hear()
+    host.later(0.001)
+    host.send_all([datagram(A, B)] * 20)
+    (again,) = host.hear(Type.ACQUIRE)
+    assert again.seq == first.seq
+
+
 def test_each_policy_has_a_queue_of_its_own() -> None:
     host = Host(REQUIRE + "spdadd 192.0.2.1 10.0.2.1 any -P out ipsec esp/transport//require;")
     host.tune("net.koura.limits.hold_packets", 1)
