@@ -1,113 +1,74 @@
-"""`koura demo`: the simulator's four machines, told on a terminal, with the files to look into."""
+"""`koura demo`: protected traffic, told as a story, on whatever this machine and this user allow."""
 
-import shutil
-import sys
+import signal
 import textwrap
-from pathlib import Path
+from collections.abc import Callable
 
 import click
 from rich.console import Console
 from rich.text import Text
 
+from koura.cli import demo_live, demo_rootless, demo_sim, story
+from koura.cli.demo_parts import CannotShow
 from koura.cli.main import DONE, Failed
-from koura.sim.demo import Act, play
-from koura.wire import capture
+from koura.sim.demo import Act
 
-WIDTH = 80
-_MAP = """\
-    h ------- a ======= the internet ======= b ------- k
-10.1.0.1  198.51.100.1                  203.0.113.1  10.2.0.1"""
+_Play = Callable[[Callable[[Act], None]], None]
 
 
 @click.command("demo")
-@click.option("--output", "directory", metavar="DIR", default="demo-output", show_default=True, help="where the files go")
-def command(directory: str) -> int:
-    """Two hosts and two gateways, protected traffic end to end, and what a stranger gets refused for.
+@click.option("--sim", "is_simulated", is_flag=True, help="The simulator: four machines in virtual time, more to see, files to look into.")
+@click.option("--rootless", is_flag=True, help="What an ordinary user gets, as root too.")
+@click.option("--output", "directory", metavar="DIR", default="demo-output", show_default=True, help="where the simulator's files go")
+def command(is_simulated: bool, rootless: bool, directory: str) -> int:
+    """Protected traffic between two hosts, what the wire sees of it, and what a stranger gets refused for.
 
-    Nothing leaves this process: the machines, their links and their time are simulated, the IPsec is the real one.
+    Who may make network namespaces sees real ones, with ping and tcpdump; an ordinary user rootless mode; and where neither can be, the
+    simulator plays. A line says which, and why. Nothing of this machine's own network is touched.
     """
-    console = Console(highlight=False, soft_wrap=False)
-    console.width = min(console.width, WIDTH)
-    folder = Path(directory)
-    _write(folder)
-    written: list[str] = []
-    console.print(Text("koura demo", style="bold"), "- four machines, each with a stack of its own, in virtual time")
-    console.print(f"\n{textwrap.indent(_MAP, '  ')}\n")
-    acts: list[Act] = []
-
-    def curtain(act: Act) -> None:
-        acts.append(act)
-        _tell(console, len(acts), act)
-        written.extend(_write(folder, act))
-
-    is_good = play(curtain)
-    _close(console, folder, written)
-    if not is_good:
-        raise Failed("something above is not as it must be; please report it with the files")
+    console = story.console()
+    console.print(Text("koura demo", style="bold"), end=" ")
+    if not is_simulated:
+        signal.signal(signal.SIGTERM, _interrupt)
+        why: list[str] = []
+        plays: list[tuple[str, str, _Play]] = [
+            ("on two network namespaces of this machine, with real ping", demo_live.MAP, demo_live.play),
+            ("rootless: two programs in namespaces of their own", demo_rootless.MAP, demo_rootless.play),
+        ]
+        for where, shape, play in plays[rootless:]:
+            try:
+                return _live(console, (where, shape), play, why)
+            except CannotShow as error:
+                why.append(str(error))
+        console.print(Text(f"- in the simulator, because {'; and '.join(why)}", style=""), soft_wrap=True)
+    demo_sim.play_simulated(console, directory)
     return DONE
 
 
-def _tell(console: Console, number: int, act: Act) -> None:
-    """One act."""
-    console.print(Text(f"{number}. {act.title}", style="bold cyan"))
-    _say(console, act.sentence, 3)
-    if act.excerpt:
-        console.print()
-        for line in act.excerpt.splitlines():
-            console.print(Text(" " * 5 + line, style="dim"))
-    console.print()
-    width = max(len(row.what) for row in act.rows)
-    for row in act.rows:
-        told = Text("   + " if row.is_good else "   ! ", style="bold green" if row.is_good else "bold red")
-        told.append(f"{row.what:<{width}}", style="not bold default")
-        told.append(f"  {row.result}", style="bold default" if row.is_good else "bold red")
-        console.print(told)
-        if row.detail:
-            _say(console, row.detail, 7, "dim")
-    console.print()
+def _live(console: Console, head: tuple[str, str], play: _Play, why: list[str]) -> int:
+    """One that is played for real. Raises CannotShow, if nothing was shown yet."""
+    acts: list[Act] = []
 
+    def curtain(act: Act) -> None:
+        if not acts:
+            because = f" (not as root: {why[0]})" if why else ""
+            console.print(Text(f"- {head[0]}{because}"), soft_wrap=True)
+            console.print(f"\n{textwrap.indent(head[1], '  ')}\n")
+        acts.append(act)
+        story.tell(console, len(acts), act)
 
-def _say(console: Console, sentence: str, indent: int, style: str = "") -> None:
-    """A sentence in lines; nothing behind their ends."""
-    for line in textwrap.wrap(sentence, console.width - indent):
-        console.print(Text(" " * indent + line, style=style))
-
-
-def _write(folder: Path, act: Act | None = None) -> list[str]:
-    """The folder, and an act's captures and scripts in it; their names. Raises Failed."""
-    names = []
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if act is not None:
-            for name, records in act.captures.items():
-                with (folder / name).open("wb") as file:
-                    writer = capture.Writer(file)
-                    for at_ns, packet in records:
-                        writer.write(at_ns, packet)
-                names.append(name)
-            for name, text in act.scripts.items():
-                (folder / name).write_text(text)
-                names.append(name)
-    except OSError as error:
-        why = (error.strerror or "cannot be written").lower()
-        raise Failed(f"{error.filename or folder}: {why}; choose another place with --output") from error
-    return names
+        play(curtain)
+    except CannotShow as error:
+        if not acts:
+            raise
+        raise Failed(f"{error}; koura demo --sim shows more") from error
+    console.print("All of it is gone again. koura demo --sim shows AH, IPComp and bundles,")
+    console.print("and writes captures to look into.")
+    if not all(row.is_good for act in acts for row in act.rows):
+        raise Failed("something above is not as it must be; please report it")
+    return DONE
 
 
-def _close(console: Console, folder: Path, names: list[str]) -> None:
-    captures = [name for name in names if name.endswith(".pcap")]
-    console.print(Text(f"{len(captures)} captures and {len(names) - len(captures)} scripts are in {folder}/", style="bold"), soft_wrap=True)
-    console.print(Text("Look at the wire, then open it with the keys:"))
-    lines = (
-        f"tcpdump -nr {folder}/1-esp-tunnel-wire.pcap | head",
-        f"{_own_name()} replay -f {folder}/1-b.conf --in \\",
-        f"    {folder}/1-esp-tunnel-wire.pcap opened.pcap",
-    )
-    for line in lines:
-        console.print(f"   {line}", markup=False, soft_wrap=True)
-
-
-def _own_name() -> str:
-    """How to call this program from here: by name where that is found, else as it was called."""
-    called = Path(sys.argv[0])
-    return "koura" if called.name != "koura" or shutil.which("koura") else str(called)
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
@@ -57,7 +58,11 @@ class Running:
         self._output = tempfile.TemporaryFile()  # noqa: SIM115
 
     def __enter__(self) -> "Running":
-        self.start()
+        """Raises DidNotStart; whatever it is that ends the waiting, nothing is left running."""
+        with ExitStack() as undo:
+            undo.callback(self._end)
+            self.start()
+            undo.pop_all()
         return self
 
     def __exit__(self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
@@ -110,6 +115,11 @@ class Running:
     def signal(self, number: int) -> None:
         assert self._process is not None
         self._process.send_signal(number)
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self.stop()
+        self._output.close()
 
     def stop(self) -> int:
         """End it; its exit status. One that has ended is fine."""

@@ -56,7 +56,7 @@ def test_a_row_that_is_not_right_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_pa
     """The demonstration cannot show what did not happen."""
     monkeypatch.setattr(demo.Stage, "strike", lambda *_: "")
     monkeypatch.chdir(tmp_path)
-    assert run(koura_command, "koura", ["demo"]) == 1
+    assert run(koura_command, "koura", ["demo", "--sim"]) == 1
     said = capsys.readouterr()
     assert "ACCEPTED" in said.out
     assert "not as it must be" in said.err
@@ -64,7 +64,7 @@ def test_a_row_that_is_not_right_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 def test_it_fits_80_columns_without_colours_and_takes_seconds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     began = time.process_time()
-    assert run(koura_command, "koura", ["demo", "--output", str(tmp_path / "seen")]) == 0
+    assert run(koura_command, "koura", ["demo", "--sim", "--output", str(tmp_path / "seen")]) == 0
     assert time.process_time() - began < 10
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines[:-8])) <= 80
@@ -74,7 +74,7 @@ def test_it_fits_80_columns_without_colours_and_takes_seconds(tmp_path: Path, ca
 
 def test_its_captures_open_with_its_scripts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What the last lines of the demonstration say works: koura replay gives back what was on the inside."""
-    assert run(koura_command, "koura", ["demo", "--output", str(tmp_path)]) == 0
+    assert run(koura_command, "koura", ["demo", "--sim", "--output", str(tmp_path)]) == 0
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == [
         "1-a.conf", "1-b.conf", "1-esp-tunnel-inside.pcap", "1-esp-tunnel-wire.pcap", "2-bundle-inside.pcap", "2-bundle-wire.pcap",
@@ -94,5 +94,5 @@ def test_its_captures_open_with_its_scripts(tmp_path: Path, capsys: pytest.Captu
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
-    assert run(koura_command, "koura", ["demo", "--output", str(tmp_path / "file")]) == 1
+    assert run(koura_command, "koura", ["demo", "--sim", "--output", str(tmp_path / "file")]) == 1
     assert capsys.readouterr().err == f"koura: {tmp_path}/file: file exists; choose another place with --output\n"
