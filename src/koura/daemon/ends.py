@@ -19,6 +19,7 @@ class Kind(Enum):
     """What an End is."""
 
     TUN = "tun"
+    QUEUE = "queue"  # another one of the TUN
     RAW4 = "raw4"
     RAW6 = "raw6"
     OUT4 = "out4"
@@ -74,14 +75,14 @@ def open_host(interface: str, ports: tuple[int, ...], mark: int) -> tuple[End, .
     found: list[End] = []
     try:
         is_native = is_fast() and drivers.has_hands()
-        device = tun.create(interface, is_persistent=True, flags=tun.IFF_VNET_HDR if is_native else 0)
-        found.append(End(Kind.TUN, interface, device, 0, is_native))
-        if is_native:
-            tun.offload(device)
+        found += queues(interface, tun.open_queues(interface, is_persistent=True, is_native=is_native), is_native)
         for family, kind, out, whole in _WAYS:
             for protocol in PROTOCOLS:
-                receives = raw.receiver(family, protocol).detach()
-                found.append(End(kind, f"{kind.value}/{protocol}", receives, protocol, is_native and protocol == raw.IPPROTO_ESP))
+                receives = raw.receiver(family, protocol)
+                found.append(End(kind, f"{kind.value}/{protocol}", receives.fileno(), protocol, is_native and protocol == raw.IPPROTO_ESP))
+                if found[-1].is_native:
+                    raw.stamp(receives)
+                receives.detach()
             if kind is Kind.RAW4 and udpcopy.IKE_PORT not in ports:
                 copies = udpcopy.receiver(raw.receiver(family, udpcopy.IPPROTO_UDP)).detach()
                 found.append(End(kind, f"{kind.value}/{udpcopy.IPPROTO_UDP}", copies, udpcopy.IPPROTO_UDP))
@@ -98,6 +99,12 @@ def open_host(interface: str, ports: tuple[int, ...], mark: int) -> tuple[End, .
         close(tuple(found))
         raise
     return tuple(found)
+
+
+def queues(interface: str, descriptors: list[int], is_native: bool) -> tuple[End, ...]:
+    """An open TUN's."""
+    kinds = (Kind.TUN, *(Kind.QUEUE for _ in descriptors[1:]))
+    return tuple(End(kind, interface, one, number, is_native) for number, (kind, one) in enumerate(zip(kinds, descriptors, strict=True)))
 
 
 def open_rootless(port: int, shown: int) -> tuple[End, ...]:
@@ -133,7 +140,10 @@ def attach(ends: tuple[End, ...]) -> Ends:
     ports: dict[tuple[bool, int], udp.Udp] = {}
     native: dict[bool, udp.Udp] = {}
     native_esp: dict[bool, Attachment] = {}
+    more_queues = tuple(end.descriptor for end in ends if end.kind is Kind.QUEUE)
     for end in ends:
+        if end.kind is Kind.QUEUE:
+            continue
         if end.kind is Kind.TUN:
             protected = tun.Tun(end.name, end.descriptor, has_headers=end.is_native)
         elif end.kind is Kind.VETH:
@@ -158,7 +168,7 @@ def attach(ends: tuple[End, ...]) -> Ends:
     assert protected is not None, "there is a TUN or a veth"
     descriptors = tuple((kind is Kind.OUT4, end.fileno()) for kind, end in out.items())
     leaving = raw.Out(out.get(Kind.OUT4), out.get(Kind.OUT6))
-    return Ends(protected, unprotected, leaving, dict(ports), frozenset(), descriptors, dict(native), native_esp)
+    return Ends(protected, unprotected, leaving, dict(ports), frozenset(), descriptors, dict(native), native_esp, more_queues)
 
 
 def _raw(end: End) -> Attachment:

@@ -40,6 +40,9 @@ class Packets:
         self._has_begun = True
         loop = self._loop
         if isinstance(self.pump, FastPump):
+            loop.poll_by(self.pump.poll)
+            for number, descriptor in enumerate(self._ends.more_queues, 1):
+                loop.watch(descriptor, partial(_queue, self.pump, number))
             for is_ipv4, one in self._ends.native.items():
                 self._arrivals[one.fileno()] = partial(_trains, self.pump, is_ipv4)
             for is_ipv4, one in self._ends.native_esp.items():
@@ -91,6 +94,10 @@ class Packets:
         if isinstance(self.pump, FastPump):
             found["native"] = self.pump.counts()
         return found
+
+
+def _queue(pump: FastPump, number: int, _events: int) -> None:
+    pump.queue_ready(number)
 
 
 def _trains(pump: FastPump, is_ipv4: bool, _events: int) -> None:

@@ -110,9 +110,11 @@ class Rootless(Network):
         is_native = opened[0].is_native and self.device == "tun"
         if not is_native:
             opened = tuple(_plain(end) for end in opened)
-        kind = Kind.TUN if self.device == "tun" else Kind.VETH
         near = bytes.fromhex(answer.get("near", ""))
-        self.ends = (End(kind, config.interface, descriptors[0], 0, is_native, near, answer.get("far", "")), *opened)
+        if self.device == "tun":
+            self.ends = (*ends.queues(config.interface, descriptors, is_native), *opened)
+        else:
+            self.ends = (End(Kind.VETH, config.interface, descriptors[0], 0, is_native, near, answer.get("far", "")), *opened)
         self._loop.watch(self._routes.fileno(), self._changed_outside)
 
     def commit(self) -> None:

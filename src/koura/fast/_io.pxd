@@ -11,10 +11,12 @@ cdef enum:
     PIECES = 64
     SUPER_OCTETS = 65536 + 64
     OURS = 64
+    QUEUES = 8
 
 cdef class Io:
     cdef Burst burst
-    cdef int tun
+    cdef int tuns[QUEUES]
+    cdef int tun_count
     cdef bint has_vnet
     cdef int udp[2]           # IPv4, IPv6; -1: none
     cdef uint16_t ports[2]
@@ -33,8 +35,17 @@ cdef class Io:
     cdef public uint64_t unread         # their virtio header did not fit them
     cdef public uint64_t unsent
     cdef public uint64_t truncated
+    cdef public uint64_t late           # dropped to keep the queue in front of a socket short
+    cdef public uint64_t marked         # trains marked (ECN) for the same reason
     cdef public uint64_t undelivered
-    cdef int _read(self) noexcept nogil
+    cdef int pending          # the Source of a burst that the engine did not answer whole
+    cdef int pending_first
+    cdef int pending_count
+    cdef int pending_left
+    cdef public bint is_unsettled       # the engine has counted something
+    cdef int _seal(self, int first, int last, uint64_t at_ns) noexcept nogil
+    cdef int _open(self, int first, int last, bint has_heads, uint64_t at_ns) noexcept nogil
+    cdef int _read(self, int queue) noexcept nogil
     cdef bint _is_in_transit(self, const uint8_t *data, uint32_t octets) noexcept nogil
     cdef void _send(self, int first, int count) noexcept nogil
     cdef int _send_raw(self, int first, int last, int which) noexcept nogil

@@ -12,6 +12,7 @@ take is lost and counted; only for a full socket buffer there is a short wait, s
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
+from libc.math cimport sqrt
 from libc.string cimport memcmp, memcpy, memset
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
@@ -22,6 +23,7 @@ from koura.fast.headers cimport *
 from koura.fast.sockets cimport *
 from koura.fast.sums cimport wide_sum
 
+include "delay.pxi"
 include "segment.pxi"
 include "trains.pxi"
 
@@ -29,13 +31,25 @@ DEF STAGING_OCTETS = 8 << 20
 DEF FRONT = 10 + 40 + 60
 DEF FEW = 4
 
-LEFT_THERE, LEFT_HERE = 1, 2
+DEF EVENTS = 64
+DEF MOST = 1 << 62
 
+cdef enum:
+    LEFT_THERE = 1
+    LEFT_HERE = 2
 
+cdef enum Source:             # whence bursts come
+    NOTHING = 0
+    UDP4 = 1
+    UDP6 = 2
+    ESP4 = 3
+    ESP6 = 4
+    OUT = 5                   # a queue of the TUN, and those behind it
 
 ctypedef struct State:
     Super super               # what of a TUN's packet is still to be cut
     Train trains[MESSAGES]
+    Delay delays[4]           # of the sockets of UDP, IPv4 and IPv6, and of ESP
     int train                 # the first that is still to be split
     int train_count
     bint is_lone              # the last trains were single datagrams
@@ -46,16 +60,24 @@ cdef class Io:
     """One TUN and the UDP sockets beside it, around one engine."""
 
     def __cinit__(self, Burst burst, int tun, bint has_vnet):
-        self.burst, self.tun, self.has_vnet = burst, tun, has_vnet
+        self.burst, self.tuns[0], self.tun_count, self.has_vnet = burst, tun, 1, has_vnet
         self.udp[0] = self.udp[1] = self.raw[0] = self.raw[1] = self.esp[0] = self.esp[1] = -1
         self.supers = <uint8_t *> malloc(MESSAGES * SUPER_OCTETS)
         self.state = calloc(1, sizeof(State))
+        self.pending = NOTHING
         if self.supers == NULL or self.state == NULL:
             raise MemoryError
 
     def __dealloc__(self):
         free(self.supers)
         free(self.state)
+
+    def use_queue(self, int descriptor):
+        """The TUN has this queue, too."""
+        if self.tun_count == QUEUES:
+            raise ValueError("a TUN has 8 queues here at the most")
+        self.tuns[self.tun_count] = descriptor
+        self.tun_count += 1
 
     def use_udp(self, bint is_ipv4, int descriptor, int port):
         """ESP in UDP leaves by this socket if its source port is this."""
@@ -82,19 +104,15 @@ cdef class Io:
 
     # -- out -------------------------------------------------------------------------------------------------------------
 
-    def read(self):
-        """Take what the TUN has, at most a burst: how many packets that is once they are cut, and LEFT_HERE, LEFT_THERE or 0.
+    def read(self, int queue=0):
+        """Take what a queue of the TUN has, at most a burst: the first packet that is to be answered, how many there are once they are cut, and
+        LEFT_HERE, LEFT_THERE or 0.
 
         What is left here must be taken before anything else is read: it stands in the memory for that.
         """
-        cdef int count
-        cdef State *state = <State *> self.state
-        with nogil:
-            count = self._read()
-        self.taken += count
-        return count, LEFT_HERE if state.super.is_open else LEFT_THERE if count >= BURST // 2 else 0
+        return taken(self, OUT + queue)
 
-    cdef int _read(self) noexcept nogil:
+    cdef int _read(self, int queue) noexcept nogil:
         cdef State *state = <State *> self.state
         cdef uint8_t *to = self.burst.staging
         cdef ssize_t got
@@ -103,7 +121,7 @@ cdef class Io:
         cdef bint is_forwarded
         while count < BURST:
             if not state.super.is_open:
-                got = read(self.tun, self.supers, SUPER_OCTETS)
+                got = read(self.tuns[queue], self.supers, SUPER_OCTETS)
                 if got <= 0:
                     break
                 if not take_super(&state.super, self.supers, <uint32_t> got, self.has_vnet):
@@ -140,14 +158,20 @@ cdef class Io:
     def seal(self, int first, int last, uint64_t at_ns):
         """Seal and send packets from `first` on, before `last`; how many the engine answered, and whether the first was in transit."""
         cdef int done
+        with nogil:
+            done = self._seal(first, last, at_ns)
+        return done, self.forwarded[first]
+
+    cdef int _seal(self, int first, int last, uint64_t at_ns) noexcept nogil:
+        """Those of one origin, at most."""
+        cdef int done
         cdef int end = first + 1
         cdef bint is_forwarded = self.forwarded[first]
-        with nogil:
-            while end < last and self.forwarded[end] == is_forwarded:
-                end += 1
-            done = seal_burst(&self.burst.e, self.burst.packets + first, end - first, is_forwarded, at_ns)
-            self._send(first, done)
-        return done, is_forwarded
+        while end < last and self.forwarded[end] == is_forwarded:
+            end += 1
+        done = seal_burst(&self.burst.e, self.burst.packets + first, end - first, is_forwarded, at_ns)
+        self._send(first, done)
+        return done
 
     def packet(self, int number):
         """One packet that was read, for the reference."""
@@ -213,16 +237,24 @@ cdef class Io:
                 gone += 1
         return i
 
+    def turn(self, int epoll, double seconds, uint64_t anchor_ns, bint is_on):
+        """Wait on `epoll`, at most so long (below 0: for ever), and do what is ours of what is ready, a burst at a time by turns.
+
+        Gives (descriptor, events) of the rest. One of ours among them, the first, has a burst that the engine did not answer whole:
+        `read` and its kin go on with it, before anything else is read. anchor_ns: the clock's. is_on: whether the engine may answer.
+        """
+        cdef int count, i
+        cdef uint64_t until = MOST if seconds < 0 else boot_ns() + <uint64_t> (seconds * 1e9)
+        cdef epoll_event events[EVENTS]
+        with nogil:
+            count = turn(self, epoll, until, anchor_ns, is_on, events)
+        return [(events[i].data.fd, events[i].events) for i in range(count)]
+
     # -- in --------------------------------------------------------------------------------------------------------------
 
     def receive(self, bint is_ipv4):
-        """Take what the UDP socket has, at most a burst of datagrams; the same two numbers."""
-        cdef int count
-        cdef State *state = <State *> self.state
-        with nogil:
-            count = self._receive(0 if is_ipv4 else 1)
-        self.received += count
-        return count, LEFT_HERE if state.train < state.train_count else LEFT_THERE if state.is_full else 0
+        """Take what the UDP socket has, at most a burst of datagrams; the same three numbers."""
+        return taken(self, UDP4 if is_ipv4 else UDP6)
 
     cdef int _receive(self, int which) noexcept nogil:
         """Trains, until a burst is full or none is left. Few at a time, so that they stay in the cache; many if they are short."""
@@ -234,6 +266,7 @@ cdef class Io:
         cdef Train *train
         cdef int i, got, count
         cdef int asked = MESSAGES if state.is_lone else FEW
+        cdef uint64_t stamp, now
         if state.train == state.train_count:
             got = asked
             memset(messages, 0, got * sizeof(mmsghdr))
@@ -245,6 +278,7 @@ cdef class Io:
             got = recvmmsg(self.udp[which], messages, got, MSG_DONTWAIT, NULL)
             state.train = state.train_count = 0
             state.is_full = got == asked
+            now = wall_ns()
             for i in range(got):
                 if messages[i].msg_hdr.msg_flags & MSG_TRUNC:
                     self.truncated += 1
@@ -253,7 +287,15 @@ cdef class Io:
                 head_of(which, &names[i], &train.head)
                 train.head.protocol, train.head.has_ports, train.head.dport = 17, True, self.ports[which]
                 train.data, train.octets, train.size, train.at = self.supers + i * SUPER_OCTETS, messages[i].msg_len, messages[i].msg_len, 0
-                note_control(which, &messages[i].msg_hdr, &train.head, &train.size)
+                stamp = 0
+                note_control(which, &messages[i].msg_hdr, &train.head, &train.size, &stamp)
+                if is_to_drop(&state.delays[which], now, stamp, 2 * got >= asked) and train.size >= BULK_OCTETS:
+                    if train.head.tos & 3:
+                        train.head.tos |= 3  # the sender of ECN's packets is told without a loss (RFC 6040 carries it inside)
+                        self.marked += 1
+                    else:
+                        train.at = min(train.size, train.octets)
+                        self.late += 1
                 state.train_count += 1
         count = 0
         while state.train < state.train_count and count < BURST:
@@ -266,12 +308,8 @@ cdef class Io:
         return count
 
     def receive_esp(self, bint is_ipv4):
-        """Take what the raw socket has, at most a burst of packets; the same two numbers."""
-        cdef int count
-        with nogil:
-            count = self._receive_esp(0 if is_ipv4 else 1)
-        self.received += count
-        return count, LEFT_THERE if count == MESSAGES else 0
+        """Take what the raw socket has, at most a burst of packets; the same three numbers."""
+        return taken(self, ESP4 if is_ipv4 else ESP6)
 
     cdef int _receive_esp(self, int which) noexcept nogil:
         cdef mmsghdr messages[MESSAGES]
@@ -279,25 +317,31 @@ cdef class Io:
         cdef sockaddr_in6 names[MESSAGES]
         cdef uint8_t control[MESSAGES][128]
         cdef Packet *packets = self.burst.packets
+        cdef State *state = <State *> self.state
         cdef uint32_t size = 0
+        cdef uint64_t stamp, now
         cdef int i, got, count = 0
         memset(messages, 0, sizeof(messages))
         for i in range(MESSAGES):
             pieces[i].iov_base, pieces[i].iov_len = self.supers + i * SUPER_OCTETS, SUPER_OCTETS
             messages[i].msg_hdr.msg_iov, messages[i].msg_hdr.msg_iovlen = &pieces[i], 1
+            messages[i].msg_hdr.msg_control, messages[i].msg_hdr.msg_controllen = control[i], 128
             if which:
                 messages[i].msg_hdr.msg_name, messages[i].msg_hdr.msg_namelen = &names[i], sizeof(sockaddr_in6)
-                messages[i].msg_hdr.msg_control, messages[i].msg_hdr.msg_controllen = control[i], 128
         got = recvmmsg(self.esp[which], messages, MESSAGES, MSG_DONTWAIT, NULL)
+        now = wall_ns()
         for i in range(got):
             if messages[i].msg_hdr.msg_flags & MSG_TRUNC:
                 self.truncated += 1
                 continue
             packets[count].data, packets[count].octets = self.supers + i * SUPER_OCTETS, messages[i].msg_len
-            if which:
-                head_of(which, &names[i], &self.heads[count])
-                self.heads[count].sport, self.heads[count].protocol = 0, 50
-                note_control(which, &messages[i].msg_hdr, &self.heads[count], &size)
+            head_of(which, &names[i], &self.heads[count])
+            self.heads[count].sport, self.heads[count].protocol = 0, 50
+            stamp = 0
+            note_control(which, &messages[i].msg_hdr, &self.heads[count], &size, &stamp)
+            if is_to_drop(&state.delays[2 + which], now, stamp, 2 * got >= MESSAGES) and packets[count].octets >= BULK_OCTETS:
+                self.late += 1
+                continue
             count += 1
         return count
 
@@ -305,16 +349,21 @@ cdef class Io:
         """The same as `open` for whole IPv4 packets."""
         cdef int done
         with nogil:
-            done = open_burst(&self.burst.e, self.burst.packets + first, NULL, last - first, at_ns)
-            self._deliver(first, done)
+            done = self._open(first, last, False, at_ns)
         return done
 
     def open(self, int first, int last, uint64_t at_ns):
         """Open datagrams from `first` on, before `last`, and hand them to the TUN; how many the engine answered."""
         cdef int done
         with nogil:
-            done = open_burst(&self.burst.e, self.burst.packets + first, self.heads + first, last - first, at_ns)
-            self._deliver(first, done)
+            done = self._open(first, last, True, at_ns)
+        return done
+
+    cdef int _open(self, int first, int last, bint has_heads, uint64_t at_ns) noexcept nogil:
+        """has_heads: the IP headers, if not in front of the packets."""
+        cdef int done = open_burst(
+            &self.burst.e, self.burst.packets + first, self.heads + first if has_heads else NULL, last - first, at_ns)
+        self._deliver(first, done)
         return done
 
     def datagram(self, int number):
@@ -343,85 +392,12 @@ cdef class Io:
             else:
                 m.count = n = 1
                 pieces[0].iov_base, pieces[0].iov_len = self.burst.packets[i].result, self.burst.packets[i].result_octets
-            if writev(self.tun, pieces, n) < 0:
+            if writev(self.tuns[queue_of(&self.burst.packets[i], self.tun_count)], pieces, n) < 0:
                 self.undelivered += m.count
             else:
                 self.delivered += m.count
             i += m.count
 
 
-# -- the same pieces alone, for tests ------------------------------------------------------------------------------------
-
-
-def cut_up(bytes octets, int room=BURST, bint is_local=False):
-    """What a read from a TUN with virtio headers becomes: packets, `room` at a time; None where the header does not fit."""
-    cdef Super s
-    cdef Packet packets[BURST]
-    cdef uint8_t *staging
-    cdef uint8_t *to
-    cdef int i, count
-    if not 0 < room <= BURST:
-        raise ValueError("a burst has room for 1 to 256 packets")
-    if not take_super(&s, <const uint8_t *> PyBytes_AS_STRING(octets), <uint32_t> PyBytes_GET_SIZE(octets), True):
-        return None
-    staging = <uint8_t *> malloc(STAGING_OCTETS)
-    if staging == NULL:
-        raise MemoryError
-    found = []
-    try:
-        while s.is_open:
-            to = staging
-            count = cut(&s, &to, staging + STAGING_OCTETS, packets, room)
-            if is_local:
-                number(packets, count)
-            for i in range(count):
-                found.append(PyBytes_FromStringAndSize(<char *> packets[i].data, packets[i].octets))
-    finally:
-        free(staging)
-    return found
-
-
-cdef int _results(list octets, Packet *packets, uint8_t kind) except -1:
-    """Point packets at Python's octets, as results of the engine of this kind."""
-    cdef bytes one
-    cdef int i
-    if len(octets) > BURST:
-        raise ValueError("more than a burst")
-    memset(packets, 0, sizeof(Packet) * BURST)
-    for i, one in enumerate(octets):
-        packets[i].result, packets[i].result_octets = <uint8_t *> PyBytes_AS_STRING(one), <uint32_t> PyBytes_GET_SIZE(one)
-        packets[i].kind = kind
-    return len(octets)
-
-
-def put_together(list octets):
-    """What packets become on their way to a TUN with virtio headers: one write each."""
-    cdef Packet packets[BURST]
-    cdef iovec pieces[PIECES + 1]
-    cdef uint8_t front[FRONT]
-    cdef Merge m
-    cdef int i = 0
-    cdef int k, n
-    cdef int count = _results(octets, packets, DELIVERED)
-    found = []
-    while i < count:
-        gather(packets, i, count, &m)
-        n = assemble(packets, i, &m, front, pieces)
-        found.append(b"".join([PyBytes_FromStringAndSize(<char *> pieces[k].iov_base, pieces[k].iov_len) for k in range(n)]))
-        i += m.count
-    return found
-
-
-def trains(list octets):
-    """How many of these whole UDP packets go with each call, in order."""
-    cdef Packet packets[BURST]
-    cdef iovec pieces[PIECES]
-    cdef int i = 0
-    cdef int length
-    cdef int count = _results(octets, packets, PROTECTED)
-    found = []
-    while i < count:
-        length = train_of(packets, i, count, 0 if packets[i].result[0] >> 4 == 4 else 1, pieces)
-        found.append(length)
-        i += length
-    return found
+include "turn.pxi"
+include "pieces.pxi"

@@ -255,3 +255,26 @@ cdef int assemble(const Packet *packets, int first, const Merge *m, uint8_t *fro
         pieces[i + 1].iov_base = packets[first + i].result + m.header
         pieces[i + 1].iov_len = packets[first + i].result_octets - m.header
     return m.count + 1
+
+
+cdef int queue_of(const Packet *p, int queues) noexcept nogil:
+    """Into which queue of a TUN a packet is written. The host answers through the same one (tun_flow_update): flows of TCP and UDP are
+    spread by their addresses and ports, all else, pings among it, has the first for itself.
+    """
+    cdef const uint8_t *a = p.result
+    cdef uint32_t at = IPV4_OCTETS if p.result_octets and a[0] >> 4 == 4 else IPV6_OCTETS
+    cdef uint8_t protocol
+    cdef uint64_t mix
+    cdef uint64_t word = 0
+    cdef uint32_t i
+    if queues == 1 or p.result_octets < at + 4:
+        return 0
+    protocol = a[9] if at == IPV4_OCTETS else a[6]
+    if protocol != 6 and protocol != 17 or (at == IPV4_OCTETS and (a[0] & 15) * 4 != IPV4_OCTETS):
+        return 0
+    mix = protocol
+    for i in range(12 if at == IPV4_OCTETS else 8, at + 4, 4):
+        memcpy(&word, a + i, 4)
+        mix = (mix ^ word) * <uint64_t> 0x9E3779B9 + 0x7F4A7C15
+        mix ^= mix >> 32
+    return 1 + <int> (mix % <uint64_t> (queues - 1))

@@ -1,6 +1,6 @@
 """What the kernel's packet interfaces look like: sockets with control messages, TUN's virtio header. recvmmsg(2), udp(7), virtio_net.h."""
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from "sys/uio.h" nogil:
     struct iovec:
@@ -22,6 +22,22 @@ cdef extern from "poll.h" nogil:
         short revents
     int poll(pollfd *, unsigned long, int)
     int POLLOUT
+
+cdef extern from "sys/epoll.h" nogil:
+    ctypedef union epoll_data_t:
+        int fd
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    int epoll_wait(int, epoll_event *, int, int)
+    int EPOLLIN
+
+cdef extern from "time.h" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int clock_gettime(int, timespec *)
+    int CLOCK_BOOTTIME, CLOCK_REALTIME
 
 cdef extern from "sys/socket.h" nogil:
     struct sockaddr:
@@ -50,7 +66,7 @@ cdef extern from "sys/socket.h" nogil:
     int sendmmsg(int, mmsghdr *, unsigned int, int)
     int recvmmsg(int, mmsghdr *, unsigned int, int, void *)
     int MSG_DONTWAIT, MSG_TRUNC
-    int AF_INET, AF_INET6
+    int AF_INET, AF_INET6, SOL_SOCKET
 
 cdef extern from "netinet/in.h" nogil:
     struct in_addr:
@@ -75,6 +91,7 @@ cdef extern from "netinet/in.h" nogil:
     int IPPROTO_IP, IPPROTO_IPV6, IP_PKTINFO, IP_TOS, IPV6_PKTINFO, IPV6_TCLASS
 
 cdef enum:
+    SCM_TIMESTAMPNS = 35
     SOL_UDP = 17
     UDP_SEGMENT = 103
     UDP_GRO = 104
@@ -95,3 +112,23 @@ cdef packed struct Vnet:
     uint16_t gso_size
     uint16_t csum_start
     uint16_t csum_offset
+
+
+cdef inline uint64_t boot_ns() noexcept nogil:
+    """Nanoseconds since the machine started, sleep and all."""
+    cdef timespec now
+    clock_gettime(CLOCK_BOOTTIME, &now)
+    return <uint64_t> now.tv_sec * 1000000000 + <uint64_t> now.tv_nsec
+
+
+cdef inline uint64_t wall_ns() noexcept nogil:
+    """The time that packets are stamped with."""
+    cdef timespec now
+    clock_gettime(CLOCK_REALTIME, &now)
+    return <uint64_t> now.tv_sec * 1000000000 + <uint64_t> now.tv_nsec
+
+
+cdef inline int patience_ms(uint64_t now, uint64_t until) noexcept nogil:
+    """What epoll_wait takes: a part of a millisecond is a whole one, and a minute is the most."""
+    cdef uint64_t left = until - now if until > now else 0
+    return <int> ((left + 999999) // 1000000) if left < <uint64_t> 60 * 1000000000 else 60000

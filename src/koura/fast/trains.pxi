@@ -141,15 +141,19 @@ cdef int split(Train *train, Packet *packets, Head *heads, int room) noexcept no
     return count
 
 
-cdef void note_control(int which, msghdr *m, Head *head, uint32_t *size) noexcept nogil:
-    """What stands beside a datagram: our address, TOS, and how long the datagrams of a train are."""
+cdef void note_control(int which, msghdr *m, Head *head, uint32_t *size, uint64_t *stamp) noexcept nogil:
+    """What stands beside a datagram: our address, TOS, when it came, and how long the datagrams of a train are."""
     cdef cmsghdr *c = CMSG_FIRSTHDR(m)
+    cdef timespec came
     cdef int number
     while c != NULL:
         if c.cmsg_level == SOL_UDP and c.cmsg_type == UDP_GRO:
             memcpy(&number, CMSG_DATA(c), sizeof(int))
             if number > 0:
                 size[0] = number
+        elif c.cmsg_level == SOL_SOCKET and c.cmsg_type == SCM_TIMESTAMPNS:
+            memcpy(&came, CMSG_DATA(c), sizeof(timespec))
+            stamp[0] = <uint64_t> came.tv_sec * 1000000000 + <uint64_t> came.tv_nsec
         elif which == 0 and c.cmsg_level == IPPROTO_IP and c.cmsg_type == IP_PKTINFO:
             memcpy(head.dst, &(<in_pktinfo *> CMSG_DATA(c)).ipi_addr, 4)
         elif which == 1 and c.cmsg_level == IPPROTO_IPV6 and c.cmsg_type == IPV6_PKTINFO:

@@ -1,9 +1,14 @@
 """The pump with native hands: bursts go from TUN to the wire and back inside koura.fast._io; Python sees what the engine does not answer.
 
-Same rules as host.pump, whose ways out it uses for all that the reference answered. A descriptor that has more than a burst gets a few of
-them at one wake-up, then the others have their turn: timers and PF_KEY wait for ROUNDS bursts at the most.
+Same rules as host.pump, whose ways out it uses for all that the reference answered. `poll` is the loop's wait: as long as the engine
+answers everything that comes, bursts go by without Python, one of each descriptor that is ready by turns; anything else that is ready, or a
+timer that is due, ends it. A burst that the engine does not answer whole comes back to Python, which goes on with it packet by packet.
+
+The TUN has several queues, so that a lone packet has not to wait for a bulk of others (tun.QUEUES); the sockets have one each, and where
+the daemon is what everybody waits for, that one is kept short by dropping or marking packets (delay.pxi).
 """
 
+import select
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -31,6 +36,8 @@ class FastPump(Pump):
         assert isinstance(fast, FastPath)
         self._fast = fast
         self._io: Any = drivers.hands(fast.engine, ends.protected.fileno())
+        for descriptor in ends.more_queues:
+            self._io.use_queue(descriptor)
         for is_ipv4, attachment in ends.native.items():
             assert isinstance(attachment, Udp)
             self._io.use_udp(is_ipv4, attachment.fileno(), attachment.port)
@@ -44,37 +51,50 @@ class FastPump(Pump):
         """`ends.local` is another set now."""
         self._is_local_known = self._io.set_local(tuple(self._ends.local))
 
+    def poll(self, epoll: select.epoll, seconds: float | None) -> list[tuple[int, int]]:
+        """The loop's wait. Bursts that the engine answers whole pass here without Python; the rest of what is ready is given back."""
+        is_on = self._stack.begin_burst(self._clock.now()) and self._is_local_known
+        rest: list[tuple[int, int]] = self._io.turn(epoll.fileno(), -1.0 if seconds is None else seconds, self._clock.anchor_ns, is_on)
+        if self._io.is_unsettled:
+            self._io.is_unsettled = False
+            self._fast.settle()
+        return rest
+
     def outbound_ready(self, _events: int = 0) -> None:
         """The TUN has packets."""
-        self._rounds(self._io.read, self._seal)
+        self.queue_ready(0)
+
+    def queue_ready(self, queue: int) -> None:
+        """One of its queues has."""
+        self._rounds(lambda: self._io.read(queue), self._seal)
 
     def datagrams_ready(self, is_ipv4: bool) -> None:
         """A UDP socket has trains of datagrams."""
         self._rounds(
             lambda: self._io.receive(is_ipv4),
-            lambda count, at: self._open(count, at, self._io.open, lambda number: whole(*self._io.datagram(number))),
+            lambda first, count, at: self._open(first, count, at, self._io.open, lambda number: whole(*self._io.datagram(number))),
         )
 
     def esp_ready(self, is_ipv4: bool) -> None:
         """A raw socket has ESP."""
         opening = self._io.open_whole if is_ipv4 else self._io.open
         packet = self._io.packet if is_ipv4 else self._whole_esp
-        self._rounds(lambda: self._io.receive_esp(is_ipv4), lambda count, at: self._open(count, at, opening, packet))
+        self._rounds(lambda: self._io.receive_esp(is_ipv4), lambda first, count, at: self._open(first, count, at, opening, packet))
 
-    def _rounds(self, take: Callable[[], tuple[int, int]], answer: Callable[[int, Moment], None]) -> None:
+    def _rounds(self, take: Callable[[], tuple[int, int, int]], answer: Callable[[int, int, Moment], None]) -> None:
         """Bursts while there are more, but not for ever; what was read is answered whole."""
         done = 0
         while True:
-            count, left = take()
+            first, count, left = take()
             if count:
-                answer(count, self._clock.now())
+                answer(first, count, self._clock.now())
             done += 1
             if not left or (left != _LEFT_HERE and done >= ROUNDS):
                 break
         self._fast.settle()
 
-    def _seal(self, count: int, at: Moment) -> None:
-        is_on, first = self._stack.begin_burst(at) and self._is_local_known, 0
+    def _seal(self, first: int, count: int, at: Moment) -> None:
+        is_on = self._stack.begin_burst(at) and self._is_local_known
         while first < count:
             done, is_forwarded = self._io.seal(first, count, at.ns) if is_on else (0, False)
             first += done
@@ -88,8 +108,8 @@ class FastPump(Pump):
                 is_on = self._stack.begin_burst(at) and self._is_local_known
                 first += 1
 
-    def _open(self, count: int, at: Moment, opening: Callable[[int, int, int], int], packet: Callable[[int], bytes]) -> None:
-        is_on, first = self._stack.begin_burst(at), 0
+    def _open(self, first: int, count: int, at: Moment, opening: Callable[[int, int, int], int], packet: Callable[[int], bytes]) -> None:
+        is_on = self._stack.begin_burst(at)
         while first < count:
             done = opening(first, count, at.ns) if is_on else 0
             first += done
@@ -104,6 +124,9 @@ class FastPump(Pump):
         return ipv6.write(ipv6.Header(src, dst, IPPROTO_ESP, 64, traffic_class), octets)
 
     def counts(self) -> dict[str, int]:
-        """What the hands moved, and what was lost: not sent, not taken by the TUN, longer than any packet, with a false virtio header."""
-        names = ("taken", "sent", "received", "delivered", "unsent", "undelivered", "truncated", "unread")
+        """What the hands moved, and what was lost: not sent, not taken by the TUN, longer than any packet, with a false virtio header.
+
+        late, marked: dropped, and told of by ECN, because the queue in front of a socket was too long.
+        """
+        names = ("taken", "sent", "received", "delivered", "unsent", "undelivered", "truncated", "unread", "late", "marked")
         return {name: getattr(self._io, name) for name in names}

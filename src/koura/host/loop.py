@@ -5,6 +5,7 @@
     loop.forget(descriptor)                  before it is closed
     timer = loop.after_s(1, call)            once; timer.cancel()
     loop.on_signal(signal.SIGHUP, call)      in the loop, never in the middle of something
+    loop.poll_by(poll)                       epoll_wait by somebody who answers some descriptors himself
     loop.run()                               until loop.stop()
 
 What a call raises ends the loop. Attachments of packets are descriptors like others: their `ready` takes a burst.
@@ -24,6 +25,7 @@ GONE = select.EPOLLHUP | select.EPOLLERR
 _BURST = 64
 Ready = Callable[[int], None]
 Call = Callable[[], None]
+Poll = Callable[[select.epoll, float | None], list[tuple[int, int]]]  # the loop's descriptor; seconds, None: for ever
 
 
 class Timer:
@@ -60,6 +62,11 @@ class Loop:
         self._wake: tuple[int, int] | None = None
         self._soon: list[Call] = []
         self._is_running = False
+        self._poll: Poll = lambda epoll, seconds: epoll.poll(seconds, _BURST)
+
+    def poll_by(self, poll: Poll) -> None:
+        """Wait by this from now on: it may do itself what is ready, and gives back the rest."""
+        self._poll = poll
 
     def watch(self, descriptor: int, ready: Ready, events: int = READ) -> None:
         """Call `ready(events)` when the descriptor is so; hang-ups and errors are always told."""
@@ -106,7 +113,7 @@ class Loop:
 
     def turn(self) -> None:
         """Wait for something, and do what is ready."""
-        for descriptor, events in self._epoll.poll(self._wait_s(), _BURST):
+        for descriptor, events in self._poll(self._epoll, self._wait_s()):
             ready = self._ready.get(descriptor)  # it may have been forgotten by a call just now
             if ready is not None:
                 ready(events)

@@ -54,6 +54,7 @@ class Ends:
     raw_descriptors: tuple[tuple[bool, int], ...] = ()  # (is IPv4, where whole packets leave)
     native: dict[bool, Attachment] = field(default_factory=dict)  # ESP in UDP by native I/O, by is IPv4
     native_esp: dict[bool, Attachment] = field(default_factory=dict)  # raw ESP likewise
+    more_queues: tuple[int, ...] = ()  # of the protected side, for native I/O
 
 
 class Pump:

@@ -20,7 +20,7 @@ from koura.wire import ipv6
 from koura.xform.tunnel import INSTEAD_OF_0
 
 IPPROTO_ESP, IPPROTO_AH, IPPROTO_IPCOMP = 50, 51, 108
-SO_MARK, SO_RCVBUFFORCE, SO_SNDBUFFORCE = 36, 33, 32
+SO_MARK, SO_RCVBUFFORCE, SO_SNDBUFFORCE, SO_TIMESTAMPNS = 36, 33, 32, 35
 IP_MTU_DISCOVER, IP_PMTUDISC_DONT = 10, 0
 IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DONT = 23, 0
 _ANCILLARY_OCTETS = 512
@@ -65,6 +65,11 @@ def numbered(packet: bytes) -> bytes:
     if packet[0] >> 4 == 4 and not any(packet[4:6]) and not packet[6] & 0x40:
         return packet[:4] + INSTEAD_OF_0.to_bytes(2, "big") + packet[6:]
     return packet
+
+
+def stamp(end: socket.socket) -> None:
+    """Let the kernel say when each packet came, for koura.fast._io: it drops some that waited too long."""
+    end.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
 
 
 class Raw4:

@@ -2,7 +2,7 @@
 
     {"do": "raise", "interface": ..., "device": "auto|tun|veth", "mtu": ...,
      "group": who may ping, "is_native": ...}
-        -> {"ok": true, "device": "tun"}, with the interface's descriptor (a TUN, or AF_PACKET at the far end of a veth)
+        -> {"ok": true, "device": "tun"}, with the interface's descriptors (a TUN's queues, or AF_PACKET at the far end of a veth)
     {"do": "have", "addresses": [["10.1.1.5", 32], ...]}
     {"do": "sync", "wanted": [[address, bits, source], ...]}
 
@@ -78,7 +78,7 @@ class _Steward:
         answer: dict[str, Any] = {"ok": True, "device": "tun"}
         if asked["device"] != "veth":
             try:
-                descriptors.append(self._tun(name, asked["is_native"]))
+                descriptors += tun.open_queues(name, is_native=asked["is_native"])
             except OSError as error:
                 if asked["device"] == "tun":
                     raise
@@ -91,13 +91,6 @@ class _Steward:
         table.raise_interface(self._mtu_octets, ())
         table.add_rules()
         return answer
-
-    def _tun(self, name: str, is_native: bool) -> int:
-        """Raises OSError."""
-        device = tun.create(name, flags=tun.IFF_VNET_HDR if is_native else 0)
-        if is_native:
-            tun.offload(device)
-        return device
 
     def _veth(self, name: str, missing: str, descriptors: list[int]) -> tuple[str, str]:
         """Raises OSError."""
@@ -129,7 +122,7 @@ class Steward:
     def ask(self, **asked: Any) -> tuple[dict[str, Any], list[int]]:
         """Raises NotDone."""
         self._end.send(json.dumps(asked).encode())
-        octets, descriptors, _, _ = socket.recv_fds(self._end, MESSAGE_OCTETS, 1)
+        octets, descriptors, _, _ = socket.recv_fds(self._end, MESSAGE_OCTETS, tun.QUEUES)
         answer = json.loads(octets) if octets else {"ok": False, "why": "the process in the namespace has gone"}
         if not answer["ok"]:
             raise NotDone(answer["why"])

@@ -18,6 +18,7 @@ TUNSETIFF, TUNSETPERSIST, TUNSETOFFLOAD, TUNSETVNETHDRSZ = 0x400454CA, 0x400454C
 TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN, TUN_F_USO4, TUN_F_USO6 = 1, 2, 4, 8, 0x20, 0x40
 _TSO = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN
 VNET_OCTETS = 10
+QUEUES = 4  # one for ICMP and the like, the others for flows by a hash of theirs: a lone packet does not wait behind a bulk of others
 _IFREQ = struct.Struct("16sH22x")
 LARGEST_OCTETS = 65535 + 20
 
@@ -45,10 +46,31 @@ def offload(descriptor: int) -> None:
         fcntl.ioctl(descriptor, TUNSETOFFLOAD, _TSO)
 
 
-def forget(name: str) -> None:
-    """Take a persistent TUN away, if it is there and nobody has it open. Raises OSError."""
-    descriptor = create(name, is_persistent=False)
-    os.close(descriptor)
+def open_queues(name: str, *, is_persistent: bool = False, is_native: bool = False) -> list[int]:
+    """Open the TUN between a host and its engine: where `is_native`, with super packets and QUEUES queues, which koura.fast._io reads by
+    turns; else with neither. One that an earlier daemon left with a single queue keeps it. Raises OSError, with nothing left open.
+    """
+    flags = (IFF_VNET_HDR if is_native else 0) | IFF_MULTI_QUEUE
+    found: list[int] = []
+    try:
+        try:
+            found.append(create(name, is_persistent=is_persistent, flags=flags))
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            flags &= ~IFF_MULTI_QUEUE
+            found.append(create(name, is_persistent=is_persistent, flags=flags))
+        if is_native:
+            offload(found[0])
+        else:
+            fcntl.ioctl(found[0], TUNSETOFFLOAD, 0)  # an earlier daemon may have wanted super packets
+        while is_native and flags & IFF_MULTI_QUEUE and len(found) < QUEUES:
+            found.append(create(name, is_persistent=is_persistent, flags=flags))
+    except OSError:
+        for descriptor in found:
+            os.close(descriptor)
+        raise
+    return found
 
 
 class Tun:

@@ -1,0 +1,87 @@
+# A turn of the loop: what is ready is read, answered and sent; what is not native, or not the engine's, is left to Python.
+
+
+cdef int turn(Io io, int epoll, uint64_t until, uint64_t anchor_ns, bint is_on, epoll_event *events) noexcept nogil:
+    """Io.turn; the rest in `events`."""
+    cdef int count, i, source
+    cdef int rest = 0
+    cdef uint64_t now = boot_ns()
+    while True:
+        count = epoll_wait(epoll, events, EVENTS, patience_ms(now, until))
+        for i in range(count):
+            source = source_of(io, events[i].data.fd) if is_on and events[i].events & EPOLLIN else NOTHING
+            if source != NOTHING and (io.pending != NOTHING or answer(io, source, anchor_ns)):
+                continue
+            events[rest] = events[i]
+            rest += 1
+            if source != NOTHING:  # what Python must go on with comes first
+                events[rest - 1], events[0] = events[0], events[rest - 1]
+        now = boot_ns()
+        if rest or count < 0 or now >= until:
+            return rest
+
+
+cdef int source_of(Io io, int descriptor) noexcept nogil:
+    """Which of ours it is."""
+    cdef int which
+    for which in range(io.tun_count):
+        if descriptor == io.tuns[which]:
+            return OUT + which
+    for which in range(2):
+        if descriptor == io.udp[which]:
+            return UDP4 + which
+        if descriptor == io.esp[which]:
+            return ESP4 + which
+    return NOTHING
+
+
+cdef bint answer(Io io, int source, uint64_t anchor_ns) noexcept nogil:
+    """A burst from there, and what of it is left here; False: the engine did not answer all of it, Python goes on."""
+    cdef int count, first, done
+    cdef int left = LEFT_HERE
+    cdef uint64_t at_ns
+    while left == LEFT_HERE:
+        count = take(io, source, &left)
+        at_ns = anchor_ns + boot_ns()
+        first = 0
+        io.is_unsettled |= count > 0
+        while first < count:
+            done = io._seal(first, count, at_ns) if source >= OUT else io._open(first, count, source != ESP4, at_ns)
+            first += done
+            if done == 0:
+                io.pending, io.pending_first, io.pending_count, io.pending_left = source, first, count, left
+                return False
+    return True
+
+
+cdef int take(Io io, int source, int *left) noexcept nogil:
+    """The next burst from there."""
+    cdef State *state = <State *> io.state
+    cdef int count
+    left[0] = 0
+    if source >= OUT:
+        count = io._read(source - OUT)
+        io.taken += count
+        left[0] = LEFT_HERE if state.super.is_open else LEFT_THERE if count >= BURST // 2 else 0
+        return count
+    if source == UDP4 or source == UDP6:
+        count = io._receive(source - UDP4)
+        left[0] = LEFT_HERE if state.train < state.train_count else LEFT_THERE if state.is_full else 0
+    else:
+        count = io._receive_esp(source - ESP4)
+        left[0] = LEFT_THERE if count == MESSAGES else 0
+    io.received += count
+    return count
+
+
+cdef taken(Io io, int source):
+    """What a turn has left of this source, or else its next burst."""
+    cdef int count
+    cdef int first = 0
+    cdef int left = 0
+    if io.pending == source:
+        first, count, left, io.pending = io.pending_first, io.pending_count, io.pending_left, NOTHING
+    else:
+        with nogil:
+            count = take(io, source, &left)
+    return first, count, left
