@@ -39,6 +39,7 @@ cdef class Io:
     cdef public uint64_t marked         # trains marked (ECN) for the same reason
     cdef public uint64_t undelivered
     cdef int pending          # the Source of a burst that the engine did not answer whole
+    cdef int first            # the Source whose turn is next
     cdef int pending_first
     cdef int pending_count
     cdef int pending_left

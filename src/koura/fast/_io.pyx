@@ -13,7 +13,7 @@ take is lost and counted; only for a full socket buffer there is a short wait, s
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.math cimport sqrt
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy, memmove, memset
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
 from koura.fast._burst cimport Burst, open_burst, seal_burst
@@ -45,6 +45,7 @@ cdef enum Source:             # whence bursts come
     ESP4 = 3
     ESP6 = 4
     OUT = 5                   # a queue of the TUN, and those behind it
+    SOURCES = 5 + 8
 
 ctypedef struct State:
     Super super               # what of a TUN's packet is still to be cut
@@ -245,7 +246,7 @@ cdef class Io:
         """
         cdef int count, i
         cdef uint64_t until = MOST if seconds < 0 else boot_ns() + <uint64_t> (seconds * 1e9)
-        cdef epoll_event events[EVENTS]
+        cdef epoll_event events[EVENTS + 1]
         with nogil:
             count = turn(self, epoll, until, anchor_ns, is_on, events)
         return [(events[i].data.fd, events[i].events) for i in range(count)]

@@ -2,23 +2,46 @@
 
 
 cdef int turn(Io io, int epoll, uint64_t until, uint64_t anchor_ns, bint is_on, epoll_event *events) noexcept nogil:
-    """Io.turn; the rest in `events`."""
+    """Io.turn; the rest in `events`, which has room for one more than EVENTS."""
     cdef int count, i, source
     cdef int rest = 0
+    cdef uint32_t ready
     cdef uint64_t now = boot_ns()
     while True:
-        count = epoll_wait(epoll, events, EVENTS, patience_ms(now, until))
-        for i in range(count):
+        count = epoll_wait(epoll, events + 1, EVENTS, patience_ms(now, until))
+        ready = 0
+        for i in range(1, count + 1):
             source = source_of(io, events[i].data.fd) if is_on and events[i].events & EPOLLIN else NOTHING
-            if source != NOTHING and (io.pending != NOTHING or answer(io, source, anchor_ns)):
-                continue
-            events[rest] = events[i]
-            rest += 1
-            if source != NOTHING:  # what Python must go on with comes first
-                events[rest - 1], events[0] = events[0], events[rest - 1]
+            if source != NOTHING:
+                ready |= <uint32_t> 1 << source
+            else:
+                rest += 1
+                events[rest] = events[i]
+        if not answer_all(io, ready, anchor_ns):  # what Python must go on with comes first
+            events[0].data.fd, events[0].events = descriptor_of(io, io.pending), EPOLLIN
+            return rest + 1
         now = boot_ns()
         if rest or count < 0 or now >= until:
+            memmove(events, events + 1, rest * sizeof(epoll_event))
             return rest
+
+
+cdef bint answer_all(Io io, uint32_t ready, uint64_t anchor_ns) noexcept nogil:
+    """A burst of each of these sources; False: one is left to Python, and at the next turn those behind it come first."""
+    cdef int k, source
+    for k in range(SOURCES):
+        source = (io.first + k) % SOURCES
+        if ready & (<uint32_t> 1 << source) and not answer(io, source, anchor_ns):
+            io.first = source + 1
+            return False
+    return True
+
+
+cdef int descriptor_of(Io io, int source) noexcept nogil:
+    """The other way round."""
+    if source >= OUT:
+        return io.tuns[source - OUT]
+    return io.udp[source - UDP4] if source < ESP4 else io.esp[source - ESP4]
 
 
 cdef int source_of(Io io, int descriptor) noexcept nogil:

@@ -11,7 +11,9 @@ in clear leaves with our mark.
 
 import socket
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from pyroute2 import IPRoute, NetlinkError
 
@@ -64,6 +66,7 @@ class Routes:
     def raise_interface(self, mtu_octets: int, addresses: Iterable[tuple[bytes, int]]) -> None:
         """Up, with its MTU and addresses; adopted if it stands. Raises NetlinkError."""
         self._index = self._netlink.link_lookup(ifname=self._interface)[0]
+        _quieten(self._interface)
         self._netlink.link("set", index=self._index, mtu=mtu_octets, state="up", ifalias=ALIAS)
         for address, bits in addresses:
             options = {"index": self._index, "address": show(address), "prefixlen": bits}
@@ -228,6 +231,14 @@ class Routes:
         except NetlinkError as error:
             if error.code not in (2, 3, 19):  # ENOENT, ESRCH, ENODEV
                 raise
+
+
+def _quieten(interface: str) -> None:
+    """Nobody is on this link: no link-local address, no router solicitations, which would be sent on as if they were the host's own."""
+    for name, value in (("addr_gen_mode", "1"), ("router_solicitations", "0"), ("accept_ra", "0")):
+        file = Path("/proc/sys/net/ipv6/conf", interface, name)
+        with suppress(OSError):  # without IPv6, or where /proc/sys is read-only
+            file.write_text(value)
 
 
 def _probe(prefix: Prefix) -> str:

@@ -1,13 +1,17 @@
 """Queues of native I/O: which one of a TUN's a packet is written to, and which packets of a socket's long queue are dropped."""
 
 import random
+import select
+import socket
 from itertools import pairwise
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 
+from koura.entropy import Pooled
 from koura.fast import drivers
+from koura.sim.entropy import Seeded
 
 if drivers.why_not():
     pytest.skip(f"no fast path here: {drivers.why_not()}", allow_module_level=True)
@@ -76,3 +80,30 @@ def test_a_clock_that_was_set_drops_nothing() -> None:
     dice = random.Random(SEED)
     steps: Served = [(10**15, dice.choice((-(10**12), 10**12)), True) for _ in range(1000)]
     assert not any(io.dropped(steps)), f"seed {SEED}"
+
+
+def test_what_python_must_answer_starves_no_other_queue() -> None:
+    """An engine that knows no flow leaves everything to Python; queues that never are empty have their turns all the same."""
+    pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(3)]
+    for inside, _ in pairs:
+        inside.setblocking(False)
+    hands = drivers.hands(drivers.engine(Pooled(Seeded(SEED)), 8), pairs[0][0].fileno())
+    for inside, _ in pairs[1:]:
+        hands.use_queue(inside.fileno())
+    with select.epoll() as epoll:
+        for inside, outside in pairs:
+            epoll.register(inside.fileno(), select.EPOLLIN)
+            outside.send(bytes(10) + tcp(1))
+        served = []
+        for _ in range(9):
+            ((descriptor, events),) = hands.turn(epoll.fileno(), 5.0, 0, True)
+            assert events == select.EPOLLIN
+            queue = [inside.fileno() for inside, _ in pairs].index(descriptor)
+            assert hands.read(queue) == (0, 1, 0)
+            assert hands.packet(0) == tcp(1)
+            served.append(queue)
+            pairs[queue][1].send(bytes(10) + tcp(1))
+    assert served == [0, 1, 2] * 3
+    for ends in pairs:
+        for end in ends:
+            end.close()
