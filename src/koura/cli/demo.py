@@ -13,7 +13,7 @@ from koura.cli.demo_parts import CannotShow
 from koura.cli.main import DONE, Failed
 from koura.sim.demo import Act
 
-_Play = Callable[[Callable[[Act], None]], None]
+_Play = Callable[[Callable[[Act], None], Callable[[], None]], None]
 
 
 @click.command("demo")
@@ -29,7 +29,7 @@ def command(is_simulated: bool, rootless: bool, directory: str) -> int:
     console = story.console()
     console.print(Text("koura demo", style="bold"), end=" ")
     if not is_simulated:
-        signal.signal(signal.SIGTERM, _interrupt)
+        end = _End()
         why: list[str] = []
         plays: list[tuple[str, str, _Play]] = [
             ("on two network namespaces of this machine, with real ping", demo_live.MAP, demo_live.play),
@@ -37,7 +37,7 @@ def command(is_simulated: bool, rootless: bool, directory: str) -> int:
         ]
         for where, shape, play in plays[rootless:]:
             try:
-                return _live(console, (where, shape), play, why)
+                return _live(console, (where, shape), play, end, why)
             except CannotShow as error:
                 why.append(str(error))
         console.print(Text(f"- in the simulator, because {'; and '.join(why)}", style=""), soft_wrap=True)
@@ -45,7 +45,24 @@ def command(is_simulated: bool, rootless: bool, directory: str) -> int:
     return DONE
 
 
-def _live(console: Console, head: tuple[str, str], play: _Play, why: list[str]) -> int:
+class _End:
+    """SIGINT and SIGTERM end it between two steps: an exception out of the handler may be lost, if Python just forks."""
+
+    def __init__(self) -> None:
+        self._is_wanted = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._signalled)
+
+    def _signalled(self, _number: int, _frame: object) -> None:
+        self._is_wanted = True
+
+    def look(self) -> None:
+        """Raises KeyboardInterrupt if it is to end."""
+        if self._is_wanted:
+            raise KeyboardInterrupt
+
+
+def _live(console: Console, head: tuple[str, str], play: _Play, end: _End, why: list[str]) -> int:
     """One that is played for real. Raises CannotShow, if nothing was shown yet."""
     acts: list[Act] = []
 
@@ -58,7 +75,7 @@ def _live(console: Console, head: tuple[str, str], play: _Play, why: list[str]) 
         story.tell(console, len(acts), act)
 
     try:
-        play(curtain)
+        play(curtain, end.look)
     except CannotShow as error:
         if not acts:
             raise
@@ -68,7 +85,3 @@ def _live(console: Console, head: tuple[str, str], play: _Play, why: list[str]) 
     if not all(row.is_good for act in acts for row in act.rows):
         raise Failed("something above is not as it must be; please report it")
     return DONE
-
-
-def _interrupt(_number: int, _frame: object) -> None:
-    raise KeyboardInterrupt

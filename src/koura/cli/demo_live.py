@@ -48,7 +48,7 @@ _ESP = 50
 class Hosts:
     """The stage. Raises CannotShow."""
 
-    def __init__(self, stack: ExitStack) -> None:
+    def __init__(self, stack: ExitStack, look: Callable[[], None]) -> None:
         for program, package in (("nsenter", "util-linux"), ("ping", "iputils-ping")):
             if shutil.which(program) is None:
                 raise CannotShow(f"there is no {program} here (Debian: {package})")
@@ -68,6 +68,7 @@ class Hosts:
         self.scripts = ENDS.script(System(), "esp")
         self.has_tcpdump = self._has_tcpdump()
         self._stack = stack
+        self._look = look
 
     def _has_tcpdump(self) -> bool:
         """Whether it is here and works: in a user namespace it may not change its user, and gives up."""
@@ -92,6 +93,7 @@ class Hosts:
 
     def up(self, name: str, here: NetworkNamespace) -> Running:
         """A daemon there, for as long as the stage stands."""
+        self._look()
         script, toml = self.folder / f"{name}.conf", self.folder / f"{name}.toml"
         script.write_text(self.scripts[name])
         toml.write_text(_TOML.format(guard=str(self.has_guard).lower()))
@@ -103,6 +105,7 @@ class Hosts:
         return Watch([*self.a.prefix, "tcpdump", "-Z", "root", "-lnt", "--immediate-mode", "-i", interface, "ip"], "listening on")
 
     def ping(self) -> Row:
+        self._look()
         return parts.ping([*self.a.prefix, *PING, ENDS.inner_b])
 
     def last_esp(self) -> bytes:
@@ -123,16 +126,17 @@ class Hosts:
         return sum(int(line.split("counter packets ")[1].split()[0]) for line in said.splitlines() if "drop" in line and "counter" in line)
 
 
-def play(curtain: Callable[[Act], None]) -> None:
-    """All acts. Raises CannotShow before the first."""
+def play(curtain: Callable[[Act], None], look: Callable[[], None]) -> None:
+    """All acts; `look` before each step. Raises CannotShow before the first."""
     with ExitStack() as stack:
-        hosts = Hosts(stack)
+        hosts = Hosts(stack, look)
         curtain(_before(hosts))
         try:
             a, b = hosts.up("a", hosts.a), hosts.up("b", hosts.b)
         except DidNotStart as error:
             raise CannotShow(f"a daemon did not start: {' '.join(error.said.split())[-300:]}") from error
         curtain(_protected(hosts, a))
+        look()
         curtain(_strangers(hosts, b.directory))
 
 

@@ -36,8 +36,8 @@ net.enc.in.ipsec_bpf_mask = 2    # after it was opened
 _UDP = 8
 
 
-def play(curtain: Callable[[Act], None]) -> None:
-    """Both acts. Raises CannotShow before the first."""
+def play(curtain: Callable[[Act], None], attend: Callable[[], None]) -> None:
+    """Both acts; `attend` before each step. Raises CannotShow before the first."""
     if shutil.which("ping") is None:
         raise CannotShow("there is no ping here (Debian: iputils-ping)")
     with ExitStack() as stack:
@@ -51,6 +51,7 @@ def play(curtain: Callable[[Act], None]) -> None:
         except DidNotStart as error:
             raise CannotShow(" ".join(error.said.split()).removeprefix("koura: ")) from error
         look = stack.enter_context(Look(b.directory))
+        attend()
         words = [sys.executable, "-m", "koura", "up", "--socket", str(folder / "a"), *options["a"], "--", *PING, ends.inner_b]
         act = Act("koura up --rootless, for a ping and for its target", "No right is needed, and nothing of the host is changed.", "")
         act.rows.append(parts.ping(words))
@@ -59,6 +60,7 @@ def play(curtain: Callable[[Act], None]) -> None:
         is_hidden = bool(sight.wire) and not any("icmp" in line for line in sight.wire)
         act.rows.append(Row("the wire", f"{len(sight.wire)} packets, all ESP in UDP" if is_hidden else "CAN BE READ", is_good=is_hidden))
         curtain(act)
+        attend()
         came = [ipv4.read(packet.octets)[1] for packet in wire if not packet.is_outbound]
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
             stranger.bind(("127.0.0.1", ports[0]))
