@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 
 from koura.client.control import Control
@@ -19,6 +19,7 @@ GCM = "-E aes-gcm-16 0x0102030405060708090a0b0c0d0e0f1011121314"
 NULL = '-f nocyclic-seq -E null ""'
 CHARON = "/usr/lib/ipsec/charon"
 PATIENCE_S = 20.0
+_NUMBERS = count(1)  # rigs stand side by side
 OUTER, INNER = ("192.0.2.1", "192.0.2.2"), ("10.1.1.1", "10.2.2.2")
 
 
@@ -59,7 +60,8 @@ def inside(host: str) -> tuple[str, ...]:
 @contextmanager
 def hosts(*names: str) -> Iterator[list[str]]:
     """Namespaces in a row, each joined to the next by a veth; TCP's congestion control is reno."""
-    made = [f"kb{name}{os.getpid()}" for name in names]
+    number = next(_NUMBERS)
+    made = [f"kb{name}{number}x{os.getpid()}" for name in names]
     try:
         for host in made:
             run("ip", "netns", "add", host)
