@@ -16,7 +16,8 @@ ROOM = Path("src/koura/fast")
 FLAGS = ["-O3", "-fno-strict-aliasing", "-Wno-unused-function"]
 FAILURES = (BaseError, CCompilerError, OSError)
 WANTED = {
-    "_burst": ("", []), "_measure": ("", []), "_io": ("linux/if_tun.h", []), "_mb": ("intel-ipsec-mb.h", ["IPSec_MB"]),
+    "_burst": ("", []), "_measure": ("", []), "_io": ("linux/if_tun.h", []), "_bump": ("linux/if_packet.h", []),
+    "_mb": ("intel-ipsec-mb.h", ["IPSec_MB"]),
     "_crypto": ("openssl/evp.h", ["crypto"]),
 }
 

@@ -8,9 +8,11 @@ from itertools import groupby
 from typing import Any
 
 from koura.daemon.ends import End, Kind
+from koura.fast import drivers
 from koura.host.bridge import Side
 from koura.host.bump import INSIDE, OUTSIDE, Bump, Pair
 from koura.host.clock import Clock
+from koura.host.fastbump import FastBump
 from koura.host.loop import Loop
 from koura.moment import Moment
 from koura.stack import Stack
@@ -25,7 +27,8 @@ class Bridges:
 
     def __init__(self, loop: Loop, stack: Stack, clock: Clock, opened: tuple[End, ...], tell: Callable[[Iterable[Event]], None]) -> None:
         self._loop = loop
-        self.pump = Bump(stack, clock, tuple(_pairs(opened)), tell)
+        make = FastBump if stack.fast_path is not None and drivers.has_bump_hands() else Bump
+        self.pump = make(stack, clock, tuple(_pairs(opened)), tell)
         self._arrivals: dict[int, Callable[[int], None]] = {}
         self._has_begun = False
 
@@ -66,8 +69,15 @@ class Bridges:
 
     def losses(self) -> dict[str, dict[str, int]]:
         """What each side moved and lost."""
-        sides = [pair.side(number) for pair in self.pump.pairs for number in (INSIDE, OUTSIDE)]
-        return {one.name: {"received": one.losses.received, "sent": one.losses.sent, **one.losses.lost} for one in sides}
+        found: dict[str, dict[str, int]] = {}
+        for pair in self.pump.pairs:
+            for number in (INSIDE, OUTSIDE):
+                losses = pair.side(number).losses
+                moved = found[pair.side(number).name] = {"received": losses.received, "sent": losses.sent, **losses.lost}
+                if isinstance(self.pump, FastBump):
+                    for name, count in self.pump.counts(pair, number).items():
+                        moved[name] = moved.get(name, 0) + count
+        return found
 
 
 def _pairs(opened: tuple[End, ...]) -> Iterable[Pair]:

@@ -46,6 +46,7 @@ def start(birth: Birth) -> Child:
     """Fork an engine. Raises OSError."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     parent = os.getpid()
+    drivers.has_bump_hands()
     drivers.has_hands()  # what this imports the engine may have no right to read once it has no capability
     pid = os.fork()
     if pid:

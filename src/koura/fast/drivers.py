@@ -73,6 +73,24 @@ def hands(burst: Any, tun: int) -> Any:
     return module.Io(burst, tun, True)
 
 
+def bump_hands(burst: Any, inside: int, outside: int) -> Any:
+    """Native I/O of a bump in the wire around an engine. Raises Absent."""
+    try:
+        module = importlib.import_module("koura.fast._bump")
+    except ImportError as error:
+        raise Absent("koura.fast._bump was not built") from error
+    return module.Hands(burst, inside, outside)
+
+
+def has_bump_hands() -> bool:
+    """Whether those can be had."""
+    try:
+        importlib.import_module("koura.fast._bump")
+    except ImportError:
+        return False
+    return not why_not()
+
+
 def has_hands() -> bool:
     """Whether native I/O can be had."""
     try:

@@ -126,7 +126,7 @@ class Side:
         try:
             for _ in range(BURST):
                 octets, ancillary, _, place = self._end.recvmsg(LARGEST_OCTETS, _ANCILLARY_OCTETS)
-                frame = _frame(octets, ancillary) if place[2] != socket.PACKET_OUTGOING else None
+                frame = frame_of(octets, _tag(ancillary)) if place[2] != socket.PACKET_OUTGOING else None
                 if frame is not None:
                     found.append(frame)
                 elif place[2] != socket.PACKET_OUTGOING:
@@ -150,8 +150,8 @@ class Side:
         self._end.close()
 
 
-def _frame(octets: bytes, ancillary: list[tuple[int, int, bytes]]) -> Frame | None:
-    """A frame with its tags, its checksums closed, its packets apart."""
+def frame_of(octets: bytes, tag: bytes) -> Frame | None:
+    """What was read as a frame with its tags (`tag`: one that stood beside it), its checksums closed, its packets apart."""
     front, frame = octets[: offload.VNET.size], octets[offload.VNET.size :]
     read = frames.read(frame)
     if read is None:
@@ -162,7 +162,7 @@ def _frame(octets: bytes, ancillary: list[tuple[int, int, bytes]]) -> Frame | No
         return None
     if kind in (frames.IPV4, frames.IPV6):
         payloads = [frames.trimmed(packet) for packet in payloads]
-    return Frame(Link(link.dst, link.src, _tag(ancillary) + link.tags), kind, payloads)
+    return Frame(Link(link.dst, link.src, tag + link.tags), kind, payloads)
 
 
 def _tag(ancillary: list[tuple[int, int, bytes]]) -> bytes:

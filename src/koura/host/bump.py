@@ -124,15 +124,19 @@ class Bump:
     def _pass(self, pair: Pair, number: int, frame: Frame, payload: bytes) -> None:
         """To the other side as it came, but for questions about addresses of ours."""
         learned = pair.known(number).learn(frame.kind, payload)
-        if pair.own:
-            if learned in pair.waiting:
-                self._resolved(pair, learned)
-            if neighbours.asked(frame.kind, payload) in pair.own:
-                side = pair.side(number)
-                link, said = neighbours.answer(frame.kind, payload, frame.link, side.mac)
-                side.send(link, frame.kind, said)
-                return
+        if learned:
+            self.learned(pair, number, learned)
+        if pair.own and neighbours.asked(frame.kind, payload) in pair.own:
+            side = pair.side(number)
+            link, said = neighbours.answer(frame.kind, payload, frame.link, side.mac)
+            side.send(link, frame.kind, said)
+            return
         pair.side(1 - number).send(frame.link, frame.kind, payload)
+
+    def learned(self, pair: Pair, number: int, address: bytes) -> None:
+        """A neighbour spoke at a side: what waited for it goes on."""
+        if number == INSIDE and address in pair.waiting:
+            self._resolved(pair, address)
 
     def send(self, way: Way, packet: bytes) -> None:
         """A packet from inside."""
@@ -213,10 +217,23 @@ class Bump:
         """To the outside."""
         if not isinstance(outcome, Forward | Bypass):
             return
+        mtu = way.pair.outside.mtu_octets
         for packet in outcome.packets:
             if isinstance(outcome, Forward):
                 self._remember(frames.ends_of(packet), way)  # dummies of this SA go there, too
+            elif mtu and len(packet) > mtu:
+                self._narrow(way, came, packet, mtu)
+                continue
             self._put(way, OUTSIDE, came, packet)
+
+    def _narrow(self, way: Way, came: bytes, packet: bytes, mtu: int) -> None:
+        """A packet in clear that the outside does not take whole: cut, or its sender is told."""
+        if _must_stay_whole(packet):
+            way.pair.outside.losses.lose("EMSGSIZE")
+            self._say_too_big(way, packet, mtu)
+            return
+        for piece in split(packet, mtu, 0):
+            self._put(way, OUTSIDE, came, piece)
 
     def _arrive(self, way: Way, came: bytes, outcome: Outcome) -> None:
         """To the inside, in pieces that the link there takes."""
@@ -289,7 +306,7 @@ class Bump:
         if message is None:
             return
         back = replace(way, link=way.link.back())
-        results = self._stack.outbound([message], self._clock.now(), FORWARDED)
+        results = self._stack.outbound_by_reference(message, self._clock.now(), FORWARDED)
         for outcome in results.outcomes:
             self._leave(back, message, outcome)
         self._tell(tuple(event for event in results.events if not isinstance(event, TooBig)))

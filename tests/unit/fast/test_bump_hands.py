@@ -1,0 +1,235 @@
+"""Native I/O of a bump against the reference: the same frames into both, the same frames out of both, over sockets on paper."""
+
+import random
+import select
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import pytest
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6ND_NS, IPv6
+from scapy.layers.l2 import ARP
+from scapy.packet import Raw
+
+from koura.address import parse
+from koura.attachment import Losses
+from koura.entropy import Pooled
+from koura.fast import drivers
+from koura.host import bridge, frames, offload
+from koura.host.bridge import Frame, Side
+from koura.host.bump import INSIDE, OUTSIDE, Bump, Pair
+from koura.host.frames import Link
+from koura.sim.entropy import Seeded
+from koura.stack import Stack
+from koura.traffic.outcome import Event
+from tests.unit.host.test_bump import GATEWAY, IN_FRONT_OF_A, IN_FRONT_OF_B, TUNNEL, A, B, Still
+from tests.unit.stack.kit import Host
+
+if drivers.why_not() or not drivers.has_bump_hands():
+    pytest.skip(f"no native I/O here: {drivers.why_not() or 'it was not built'}", allow_module_level=True)
+
+from koura.fast.path import FastPath
+from koura.host.fastbump import FastBump
+
+SEED = 20261125
+BYPASS = "spdadd 192.0.2.0/24 192.0.2.0/24 tcp -P out none; spdadd 192.0.2.0/24 192.0.2.0/24 tcp -P in none;"
+IN_TUNNEL = TUNNEL.format("192.0.2.8", "192.0.2.9")
+TURNED = IN_TUNNEL.replace("-P out", "-P X").replace("-P in", "-P out").replace("-P X", "-P in")
+
+
+class Socketed(Side):
+    """A side whose interface is the other end of a pair of sockets."""
+
+    def __init__(self, name: str, last: int) -> None:
+        self.name = name
+        self.losses = Losses()
+        self.mac = bytes.fromhex("0200000000") + bytes((last,))
+        self._end, self.far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (self._end, self.far):
+            end.setblocking(False)
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 << 20)
+
+    @property
+    def mtu_octets(self) -> int:
+        return 1500
+
+    def take(self) -> list[tuple[Link, int, bytes]]:
+        """Everything that was sent, super packets cut."""
+        found = []
+        while True:
+            try:
+                octets = self.far.recv(1 << 17)
+            except BlockingIOError:
+                return found
+            frame = bridge.frame_of(octets, b"")
+            assert frame is not None
+            found += [(frame.link, frame.kind, payload) for payload in frame.payloads]
+
+    def shut(self) -> None:
+        self._end.close()
+        self.far.close()
+
+
+@dataclass
+class World:
+    """One bump, fast or not."""
+
+    script: str
+    is_fast: bool
+    own: tuple[str, ...] = ()
+    sides: tuple[Socketed, Socketed] = field(init=False)
+
+    def __post_init__(self) -> None:
+        stack = Stack(Pooled(Seeded(4301)), fast=FastPath if self.is_fast else None)
+        self.host = Host(self.script, stack)
+        self.sides = (Socketed("in", 1), Socketed("out", 2))
+        self.pair = Pair(*self.sides, frozenset(map(parse, self.own)))
+        self.bump = (FastBump if self.is_fast else Bump)(stack, Still(), (self.pair,), self._tell)
+        self.bump.measure()
+
+    def _tell(self, events: Iterable[Event]) -> None:
+        self.bump.packets_of(events)
+
+    def come(self, number: int, *sent: bytes) -> tuple[list[tuple[Link, int, bytes]], list[tuple[Link, int, bytes]]]:
+        """Frames with a header of virtio in front; what left inside and outside."""
+        for octets in sent:
+            self.sides[number].far.send(octets)
+        if self.is_fast:
+            while select.select([self.sides[number]], [], [], 0)[0]:
+                self.bump.ready(self.pair, number)
+        else:
+            self._slowly(number)
+        return self.sides[INSIDE].take(), self.sides[OUTSIDE].take()
+
+    def _slowly(self, number: int) -> None:
+        """As Bump.ready, but for the sockets' kind."""
+        self.bump.look()
+        while True:
+            try:
+                octets = self.sides[number]._end.recv(1 << 17)
+            except BlockingIOError:
+                return
+            frame = bridge.frame_of(octets, b"")
+            if isinstance(frame, Frame):
+                self.bump.frame(self.pair, number, frame)
+
+
+@pytest.fixture
+def made() -> Iterable[list[World]]:
+    worlds: list[World] = []
+    yield worlds
+    for world in worlds:
+        for side in world.sides:
+            side.shut()
+
+
+def both(made: list[World], script: str, own: tuple[str, ...] = ()) -> tuple[World, World]:
+    made += (World(script, True, own), World(script, False, own))
+    return made[-2], made[-1]
+
+
+def frame(payload: bytes, link: Link = Link(B, A), front: bytes = bytes(10), kind: int = 0) -> bytes:  # noqa: B008
+    return front + link.front(kind or frames.kind_of(payload)) + payload
+
+
+def some_super(dice: random.Random, link: Link, octets: int, *, is_v6: bool) -> bytes:
+    """A train of TCP as a sender hands it to its adapter."""
+    head = IPv6(src="2001:db8::1", dst="2001:db8::2") if is_v6 else IP(src="192.0.2.1", dst="192.0.2.2", flags="DF")
+    packet = bytes(head / TCP(sport=9, dport=5001, seq=dice.getrandbits(32), flags="PA") / Raw(dice.randbytes(octets)))
+    start, at = (40 if is_v6 else 20), len(link.front(0))
+    words = (packet[8:40] if is_v6 else packet[12:20]) + bytes((0, 6)) + (len(packet) - start).to_bytes(2, "big")
+    total = sum(int.from_bytes(words[i : i + 2], "big") for i in range(0, len(words), 2)) % 0xFFFF
+    packet = packet[: start + 16] + total.to_bytes(2, "big") + packet[start + 18 :]
+    gso = offload.GSO_TCPV6 if is_v6 else offload.GSO_TCPV4
+    return offload.VNET.pack(1, gso, start + 20, 1300, at + start, 16) + link.front(frames.kind_of(packet)) + packet
+
+
+def draw(dice: random.Random) -> bytes:
+    """Something that a host inside might send."""
+    link = Link(dice.choice((B, GATEWAY)), A, dice.choice((b"", b"", b"\x81\0\0\x05", b"\x88\xa8\0\x07\x81\0\0\x05")))
+    dst, dst6 = dice.choice(("192.0.2.2", "192.0.2.7")), dice.choice(("2001:db8::2", "2001:db8::7"))
+    data = dice.randbytes(dice.choice((0, 1, 64, 1200, 1444, 1460)))
+    what = dice.randrange(9)
+    if what == 0:
+        return frame(bytes(ARP(op=2, hwsrc="02:00:00:00:00:aa", psrc="192.0.2.1")), link, kind=frames.ARP)
+    if what == 1:
+        return frame(bytes(IPv6(src="fe80::1", dst="ff02::1:ff00:2", hlim=255) / ICMPv6ND_NS(tgt="fe80::2")), link)
+    if what == 2:
+        return some_super(dice, link, dice.choice((1, 3000, 20000)), is_v6=dice.random() < 0.5)
+    if what == 3:
+        return frame(bytes(IPv6(src="2001:db8::1", dst=dst6) / UDP(sport=dice.choice((7, 547)), dport=9) / Raw(data)), link)
+    if what == 4:
+        return frame(bytes(IP(src="192.0.2.1", dst=dst, frag=dice.choice((0, 0, 9))) / UDP(sport=68, dport=67) / Raw(data)), link)
+    if what == 5:
+        return frame(bytes(IP(src="192.0.2.1", dst=dst) / ICMP() / Raw(data)) + bytes(dice.choice((0, 18))), link)
+    if what == 6:
+        return frame(dice.randbytes(60), link, kind=dice.choice((frames.IPV4, frames.IPV6, 0x88CC)))
+    return frame(bytes(IP(src="192.0.2.1", dst=dst, flags=dice.choice(("", "DF"))) / UDP(sport=7, dport=9) / Raw(data)), link)
+
+
+@pytest.mark.parametrize("script", ["", BYPASS], ids=["protected", "tcp-in-clear"])
+def test_the_same_leaves_both(made: list[World], script: str) -> None:
+    """Frames from inside, what leaves back in from outside at the peer's bump; in bursts, some damaged."""
+    dice = random.Random(SEED)
+    fast, slow = both(made, script + IN_FRONT_OF_A)
+    peers = both(made, script + IN_FRONT_OF_B)
+    for number in range(15):
+        burst = [draw(dice) for _ in range(dice.choice((1, 2, 40)))]
+        left, right = fast.come(INSIDE, *burst), slow.come(INSIDE, *burst)
+        assert left == right, (SEED, number)
+        wire = [bytes(10) + link.front(kind) + payload for link, kind, payload in left[1]]
+        for index in range(len(wire)):
+            if dice.random() < 0.05:
+                at = dice.randrange(24, len(wire[index]))
+                wire[index] = wire[index][:at] + bytes((wire[index][at] ^ 1,)) + wire[index][at + 1 :]
+        assert peers[0].come(OUTSIDE, *wire) == peers[1].come(OUTSIDE, *wire), (SEED, number)
+    for one, other in ((fast, slow), peers):
+        assert dict(one.host.stack.report.read("esp")) == dict(other.host.stack.report.read("esp"))
+        assert dict(one.host.stack.report.read("ipsec")) == dict(other.host.stack.report.read("ipsec"))
+    assert fast.host.stack.report.read("esp")["output"] > 40
+    assert fast.bump.counts(fast.pair, INSIDE)["received"] > 40  # type: ignore[attr-defined]
+
+
+def test_tunnels_at_own_addresses_go_where_the_reference_sends_them(made: list[World]) -> None:
+    here, there = both(made, IN_TUNNEL, ("192.0.2.8",)), both(made, TURNED, ("192.0.2.9",))
+    packet = frame(bytes(IP(src="10.1.0.1", dst="10.2.0.1") / UDP() / b"x"), Link(GATEWAY, A))
+    answer = frame(bytes(ARP(op=2, hwsrc="02:00:00:00:00:bb", psrc="192.0.2.9")), Link(A, B), kind=frames.ARP)
+    inner = frame(bytes(ARP(op=2, hwsrc="02:00:00:00:00:cc", psrc="10.2.0.1")), Link(A, GATEWAY), kind=frames.ARP)
+    for number in range(6):
+        left, right = (one.come(INSIDE, packet, packet) for one in here)
+        assert left == right, number
+        assert {link.dst for link, _, _ in left[1]} == {GATEWAY if number < 3 else B}
+        wire = [bytes(10) + link.front(kind) + payload for link, kind, payload in left[1]]
+        opened = [one.come(OUTSIDE, *wire) for one in there]
+        assert opened[0] == opened[1], number
+        if number == 2:
+            assert here[0].come(OUTSIDE, answer) == here[1].come(OUTSIDE, answer)
+            assert there[0].come(INSIDE, inner) == there[1].come(INSIDE, inner)
+    assert [(link.dst, link.src) for link, _, _ in opened[0][0]] == [(GATEWAY, there[0].pair.inside.mac)] * 2
+
+
+def test_what_follows_one_another_arrives_as_one_super_packet(made: list[World]) -> None:
+    dice = random.Random(SEED)
+    fast, peer = World(IN_FRONT_OF_A, True), World(IN_FRONT_OF_B, True)
+    made += (fast, peer)
+    train = some_super(dice, Link(B, A), 13000, is_v6=False)
+    for _ in range(2):  # the first is the reference's to learn from
+        _, sealed = fast.come(INSIDE, train)
+        for link, kind, payload in sealed:
+            peer.sides[OUTSIDE].far.send(bytes(10) + link.front(kind) + payload)
+        peer.bump.ready(peer.pair, OUTSIDE)
+        found = []
+        while True:
+            try:
+                found.append(peer.sides[INSIDE].far.recv(1 << 17))
+            except BlockingIOError:
+                break
+    assert len(found) == 1
+    assert offload.VNET.unpack(found[0][:10])[1:4] == (offload.GSO_TCPV4, 54, 1300)
+    opened = bridge.frame_of(found[0], b"")
+    given = bridge.frame_of(train, b"")
+    assert opened is not None
+    assert given is not None
+    assert (opened.link, len(opened.payloads)) == (given.link, 10)
+    assert b"".join(one[40:] for one in opened.payloads) == b"".join(one[40:] for one in given.payloads)
