@@ -10,7 +10,6 @@ cdef enum:
     MESSAGES = 64
     PIECES = 64
     SUPER_OCTETS = 65536 + 64
-    OURS = 64
     QUEUES = 8
 
 cdef class Io:
@@ -25,8 +24,9 @@ cdef class Io:
     cdef uint8_t *supers      # what the kernel gives: TUN's super packets, UDP's trains
     cdef Head heads[256]
     cdef uint8_t forwarded[256]
-    cdef uint8_t ours[OURS][16]
-    cdef int our_count
+    cdef bytes ours           # this host's addresses, each filled up to 16 octets, in order
+    cdef const uint8_t *our_start
+    cdef Py_ssize_t our_count
     cdef void *state          # what was read and did not fit a burst: States of _io.pyx
     cdef public uint64_t taken
     cdef public uint64_t sent

@@ -62,6 +62,7 @@ cdef class Io:
 
     def __cinit__(self, Burst burst, int tun, bint has_vnet):
         self.burst, self.tuns[0], self.tun_count, self.has_vnet = burst, tun, 1, has_vnet
+        self.set_local(())
         self.udp[0] = self.udp[1] = self.raw[0] = self.raw[1] = self.esp[0] = self.esp[1] = -1
         self.supers = <uint8_t *> malloc(MESSAGES * SUPER_OCTETS)
         self.state = calloc(1, sizeof(State))
@@ -93,15 +94,9 @@ cdef class Io:
         self.esp[0 if is_ipv4 else 1] = descriptor
 
     def set_local(self, addresses):
-        """This host's addresses; False if there are too many to look through."""
-        self.our_count = 0
-        for address in addresses:
-            if self.our_count == OURS:
-                return False
-            memset(self.ours[self.our_count], 0, 16)
-            memcpy(self.ours[self.our_count], <const char *> address, len(address))
-            self.our_count += 1
-        return True
+        """This host's addresses."""
+        self.ours = b"".join(sorted([address.ljust(16, b"\0") for address in addresses]))
+        self.our_start, self.our_count = <const uint8_t *> PyBytes_AS_STRING(self.ours), len(self.ours) // 16
 
     # -- out -------------------------------------------------------------------------------------------------------------
 
@@ -144,16 +139,25 @@ cdef class Io:
         """Whether a packet has another host's source address."""
         cdef View v
         cdef uint8_t src[16]
-        cdef int i
+        cdef Py_ssize_t low = 0
+        cdef Py_ssize_t high = self.our_count
+        cdef Py_ssize_t middle
+        cdef int order
         v.data, v.octets = data, octets
         memset(src, 0, 16)
         if octet_at(v, 0) >> 4 == 4:
             copy_from(v, 12, src, 4)
         else:
             copy_from(v, 8, src, 16)
-        for i in range(self.our_count):
-            if memcmp(src, self.ours[i], 16) == 0:
+        while low < high:
+            middle = (low + high) // 2
+            order = memcmp(src, self.our_start + 16 * middle, 16)
+            if order == 0:
                 return False
+            if order < 0:
+                high = middle
+            else:
+                low = middle + 1
         return True
 
     def seal(self, int first, int last, uint64_t at_ns):

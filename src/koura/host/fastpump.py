@@ -16,7 +16,7 @@ from koura.fast import drivers
 from koura.fast.path import FastPath
 from koura.host.clock import Clock
 from koura.host.pump import Ends, Pump
-from koura.host.raw import IPPROTO_ESP, numbered
+from koura.host.raw import IPPROTO_ESP, numbered, summed
 from koura.host.udp import Udp, whole
 from koura.moment import Moment
 from koura.stack import Stack
@@ -45,15 +45,14 @@ class FastPump(Pump):
             self._io.use_esp(is_ipv4, one.fileno())
         for is_ipv4, descriptor in ends.raw_descriptors:
             self._io.use_raw(is_ipv4, descriptor)
-        self._is_local_known = self._io.set_local(())
 
     def local_changed(self) -> None:
         """`ends.local` is another set now."""
-        self._is_local_known = self._io.set_local(tuple(self._ends.local))
+        self._io.set_local(self._ends.local)
 
     def poll(self, epoll: select.epoll, seconds: float | None) -> list[tuple[int, int]]:
         """The loop's wait. Bursts that the engine answers whole pass here without Python; the rest of what is ready is given back."""
-        is_on = self._stack.begin_burst(self._clock.now()) and self._is_local_known
+        is_on = self._stack.begin_burst(self._clock.now())
         rest: list[tuple[int, int]] = self._io.turn(epoll.fileno(), -1.0 if seconds is None else seconds, self._clock.anchor_ns, is_on)
         if self._io.is_unsettled:
             self._io.is_unsettled = False
@@ -78,7 +77,7 @@ class FastPump(Pump):
     def esp_ready(self, is_ipv4: bool) -> None:
         """A raw socket has ESP."""
         opening = self._io.open_whole if is_ipv4 else self._io.open
-        packet = self._io.packet if is_ipv4 else self._whole_esp
+        packet = self._whole_packet if is_ipv4 else self._whole_esp
         self._rounds(lambda: self._io.receive_esp(is_ipv4), lambda first, count, at: self._open(first, count, at, opening, packet))
 
     def _rounds(self, take: Callable[[], tuple[int, int, int]], answer: Callable[[int, int, Moment], None]) -> None:
@@ -94,7 +93,7 @@ class FastPump(Pump):
         self._fast.settle()
 
     def _seal(self, first: int, count: int, at: Moment) -> None:
-        is_on = self._stack.begin_burst(at) and self._is_local_known
+        is_on = self._stack.begin_burst(at)
         while first < count:
             done, is_forwarded = self._io.seal(first, count, at.ns) if is_on else (0, False)
             first += done
@@ -105,7 +104,7 @@ class FastPump(Pump):
                     packet = numbered(packet)
                 results = self._stack.outbound_by_reference(packet, at, origin)
                 self._went(results)
-                is_on = self._stack.begin_burst(at) and self._is_local_known
+                is_on = self._stack.begin_burst(at)
                 first += 1
 
     def _open(self, first: int, count: int, at: Moment, opening: Callable[[int, int, int], int], packet: Callable[[int], bytes]) -> None:
@@ -118,6 +117,9 @@ class FastPump(Pump):
                 self._came(one, self._stack.inbound_by_reference(one, at))
                 is_on = self._stack.begin_burst(at)
                 first += 1
+
+    def _whole_packet(self, number: int) -> bytes:
+        return summed(self._io.packet(number))
 
     def _whole_esp(self, number: int) -> bytes:
         src, _, dst, _, traffic_class, octets = self._io.datagram(number)

@@ -1,6 +1,7 @@
 """Raw IP sockets: ESP, AH and IPComp as the kernel hands them to us, and whole packets out. raw(7), ipv6(7), RFC 3542.
 
-IPv4 gives whole packets, put together. IPv6 gives what is behind the fixed header and its extension headers: the header is made anew
+IPv4 gives whole packets, put together; where this host recorded its address or the time in options, the kernel, which has checked the
+checksum, leaves it wrong (`summed`). IPv6 gives what is behind the fixed header and its extension headers: the header is made anew
 from what the kernel says beside it. AH covers what is lost that way, and other headers would be lost: such packets come by host.packet,
 and the sockets here, which keep the kernel from answering "unknown protocol", let them pass by.
 
@@ -16,7 +17,8 @@ from collections.abc import Callable
 
 from koura.attachment import BURST, Losses
 from koura.host import packet
-from koura.wire import ipv6
+from koura.wire import ipv4, ipv6
+from koura.wire.checksum import internet
 from koura.xform.tunnel import INSTEAD_OF_0
 
 IPPROTO_ESP, IPPROTO_AH, IPPROTO_IPCOMP = 50, 51, 108
@@ -72,6 +74,15 @@ def stamp(end: socket.socket) -> None:
     end.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
 
 
+def summed(packet: bytes) -> bytes:
+    """The packet with a right header checksum, if its header has options."""
+    header_octets = (packet[0] & 0xF) * 4
+    if packet[0] >> 4 != 4 or not ipv4.FIXED_OCTETS < header_octets <= len(packet):
+        return packet
+    head = packet[:10] + bytes(2) + packet[12:header_octets]
+    return head[:10] + internet(head).to_bytes(2, "big") + packet[12:]
+
+
 class Raw4:
     """Packets of one protocol over IPv4."""
 
@@ -84,7 +95,7 @@ class Raw4:
         return self._end.fileno()
 
     def receive(self) -> list[bytes]:
-        found = _drain(self.losses, lambda: self._end.recv(LARGEST_OCTETS))
+        found = _drain(self.losses, lambda: summed(self._end.recv(LARGEST_OCTETS)))
         self.losses.received += len(found)
         return found
 

@@ -4,6 +4,7 @@
     table TABLE      DST dev TUN src OURS            for each destination an outbound policy speaks of
                      blackhole DST metric 4096       behind it: when the TUN is gone, the packet is, too
 
+Not even what a program wants to send to a neighbour directly goes round them: the routes are of link scope, as neighbours' are.
 All of it stays when the engine or the keeper dies: no engine is no path. `koura down` takes it away, the next `koura up` adopts it.
 Only destinations can be routed by; what else a policy asks for (source, ports, protocol) the stack looks at, and what it lets go
 in clear leaves with our mark.
@@ -24,6 +25,7 @@ TABLE = 19311
 PRIORITY = 19311
 BLACKHOLE_METRIC = 4096
 RTN_BLACKHOLE = 6
+RT_SCOPE_LINK = 253
 ALIAS = "koura: host mode"  # by which a TUN that was left is known
 FIB_RULE_INVERT = 2
 _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # RTMGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE
@@ -249,7 +251,9 @@ def _probe(prefix: Prefix) -> str:
 
 
 def _named(dst: Prefix) -> dict[str, object]:
-    return {"dst": f"{show(dst.address)}/{dst.bits}", "family": _FAMILIES[len(dst.address)], "table": TABLE}
+    """The route's key. Of link scope: with any wider one a packet for a neighbour only (SO_DONTROUTE, a strict route) would pass it by."""
+    scope = {"scope": RT_SCOPE_LINK} if len(dst.address) == 4 else {}
+    return {"dst": f"{show(dst.address)}/{dst.bits}", "family": _FAMILIES[len(dst.address)], "table": TABLE, **scope}
 
 
 def _order(one: Wanted) -> tuple[bytes, int, bytes]:

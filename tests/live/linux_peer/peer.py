@@ -107,6 +107,12 @@ class Peer:
         """Start a program that goes on running."""
         self.run(f"setsid {command} >/run/share/background.{self._number}.log 2>&1 </dev/null &")
 
+    def wait_bound(self, transport: str, *ports: int) -> None:
+        """Until sockets of both families, or one of IPv6 for both (TCP), have these ports. Raises PeerFailed after a while."""
+        both = f"/proc/net/{transport}6 /proc/net/{transport}" if transport == "udp" else f"/proc/net/{transport}6"
+        tests = "".join(f"until grep -q ':{port:04X} ' {file}; do sleep 0.05; done\n" for port in ports for file in both.split())
+        self.run(tests)
+
     def _command(self, line: int) -> list[str]:
         modules = max(MODULES.iterdir())
         return [

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from koura import __version__
-from tests.live.linux_peer import matrix, peer, rig
+from tests.live.linux_peer import headers, matrix, peer, rig
 from tests.live.linux_peer.matrix import Case
 from tests.live.linux_peer.rig import MEASURES, Rig
 
@@ -22,6 +22,15 @@ on the other. All {count} pairs of addresses stand at once, in one engine and on
 
 | what | mode | family | {measures} |
 |---|---|---|{rules}|
+"""
+HEADERS = """
+## Headers that few packets have
+
+UDP to a server in the peer, which answers with the same headers; a pass is: both kernels gave their programs the headers that were sent
+(addresses and times recorded by them, of course). Source routes and segment lists lead through the peer itself.
+
+| header | what | mode | family | result |
+|---|---|---|---|---|
 """
 NOTES = """
 {failed} of {total} measurements failed.
@@ -46,15 +55,25 @@ def main(file: str = "docs/interop.md") -> int:
     cases = matrix.cases()
     with tempfile.TemporaryDirectory() as folder, rig.running(Path(folder), cases) as running:
         rows = [_row(running, case) for case in cases]
+        headers.prepare(running)
+        others = [
+            [name, case.title, case.mode, f"IPv{case.family}", wrong or "ok"]
+            for case in headers.CASES for name, wrong in headers.tell(running, case).items()
+        ]  # fmt: skip
+        others.sort(key=lambda row: (row[3], row[0]))
         kernel = running.peer.run("uname -r").strip()
-    failed = sum(cell != "ok" for row in rows for cell in row[3:])
+    failed = sum(cell != "ok" for row in (*(row[3:] for row in rows), *(row[4:] for row in others)) for cell in row)
     text = HEAD.format(
         version=__version__, kernel=kernel, count=len(cases), measures=" | ".join(MEASURES), rules="---|" * (len(MEASURES) - 1) + "---",
     )  # fmt: skip
-    text += "".join(f"| {' | '.join(row)} |\n" for row in rows) + NOTES.format(failed=failed, total=len(rows) * len(MEASURES))
+    text += _table(rows) + HEADERS + _table(others) + NOTES.format(failed=failed, total=len(rows) * len(MEASURES) + len(others))
     Path(file).write_text(text)
     sys.stdout.write(f"{file}: {failed} failed, on {platform.system()} {platform.release()}\n")
     return 0 if not failed else 1
+
+
+def _table(rows: list[list[str]]) -> str:
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def _row(running: Rig, case: Case) -> list[str]:

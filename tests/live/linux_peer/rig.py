@@ -5,19 +5,22 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from koura.daemon.launch import Running
 from tests.live.kit.namespaces import ip
-from tests.live.linux_peer import account, matrix
+from tests.live.linux_peer import account, encap, matrix
 from tests.live.linux_peer.matrix import Case
 from tests.live.linux_peer.peer import Peer
 
 TAP = "kt0"
 PATIENCE_S = 90.0
+ECHO_PORT = 4242
+Trial = Mapping[str, object]
 FIRST_PORT = 5201
 # Linux protects neighbour discovery like other ICMPv6, and cannot find the peer then: policies in front let it pass.
 NEIGHBOURS = "".join(
@@ -41,6 +44,13 @@ class Rig:
         """A program on our host."""
         command = ["ip", "netns", "exec", self.namespace, *words]
         return subprocess.run(command, check=False, capture_output=True, text=True, timeout=seconds)
+
+    def ask(self, case: Case, *trials: Trial) -> list[dict[str, Any]]:
+        """What the peer's echo server saw of each datagram, and we of its answer: see echo.py."""
+        ours = ["ip", "netns", "exec", self.namespace, sys.executable, str(_HERE / "echo.py")]
+        words = [*ours, "ask", str(ECHO_PORT), case.ours, case.theirs]
+        said = subprocess.run(words, input="".join(json.dumps(one) + "\n" for one in trials), check=True, capture_output=True, text=True)
+        return [json.loads(line) for line in said.stdout.splitlines()]
 
     def look(self) -> dict[str, int]:
         """What of losses was counted at either end since the last look."""
@@ -102,6 +112,12 @@ def _iperf(text: str, *, is_udp: bool) -> str:
     return "" if said["end"]["sum_received"]["bytes"] > 0 else "no octet came"
 
 
+def serve_echo(peer: Peer) -> None:
+    """The peer answers UDP with what it saw, from now on."""
+    peer.start(f"python3 {peer.give(_HERE / 'echo.py')} serve {ECHO_PORT}")
+    peer.wait_bound("udp", ECHO_PORT)
+
+
 @contextmanager
 def running(folder: Path, cases: Sequence[Case], *, sysctls: Sequence[str] = ()) -> Iterator[Rig]:
     """Both are up, every case is set up on both, iperf3 waits in the peer."""
@@ -134,3 +150,5 @@ def _set_up(peer: Peer, cases: Sequence[Case]) -> None:
     for index in range(len(MEASURES)):
         peer.start(f"iperf3 -s -p {FIRST_PORT + index}")
     peer.start(f"python3 {peer.give(_HERE / 'encap.py')}")
+    peer.wait_bound("tcp", *range(FIRST_PORT, FIRST_PORT + len(MEASURES)))
+    peer.wait_bound("udp", encap.PORT)
