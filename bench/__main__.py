@@ -4,9 +4,11 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable
 
-from bench import endtoend, fast, intercept, pfkey, reference, scale
+from bench import fast, intercept, pfkey, reference, scale
 from bench.machine import described
 from bench.table import Table, put
+from koura.cli import endtoend
+from koura.cli.rigs import Missing
 
 BENCHES: dict[str, Callable[[float], Iterable[Table]]] = {
     "fast": fast.run,
@@ -29,11 +31,15 @@ def main(arguments: list[str]) -> int:
         parser.error(f"no benchmark {unknown[0]!r}; there are: {', '.join(BENCHES)}")
     print(described())
     print()
-    for name in given.names or BENCHES:
-        for table in BENCHES[name](given.seconds):
-            print(table.text(), flush=True)
-            if given.write:
-                put(table)
+    try:
+        for name in given.names or BENCHES:
+            for table in BENCHES[name](given.seconds):
+                print(table.text(), flush=True)
+                if given.write:
+                    put(table)
+    except Missing as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -41,8 +41,3 @@ def resident_octets() -> int:
     """What this process has in memory now."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096
-
-
-def percentile(ordered: list[float], share: float) -> float:
-    """The value below which this share of them lies; they are in order. 0 of none."""
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0

@@ -10,9 +10,10 @@ from typing import Any
 
 import click
 
-from koura.cli import chart, measure
+from koura.cli import chart, endtoend, measure
 from koura.cli.main import BAD_DATA, Failed
 from koura.cli.measure import COUNTS, MAIN, SIZES, SUITES, Figure
+from koura.cli.rigs import Missing
 from koura.fast.drivers import Absent
 
 TOLERATED = 0.10
@@ -46,14 +47,20 @@ def _counts(_context: click.Context, _parameter: click.Parameter, text: str) -> 
 @click.option("--size", "sizes", default="64,1400", callback=_names(SIZES), help=f"Of {', '.join(SIZES)}: octets of a packet; `all`.")
 @click.option("--sas", "counts", default="1,10000", callback=_counts, help="How many SAs; `all`: 1,100,10000,100000.")
 @click.option("--seconds", default=0.5, type=click.FloatRange(0.01, 60), help="For each direction of each line.")
+@click.option("--end-to-end", "is_end_to_end", is_flag=True, help="iperf3 and ping through daemons, beside peers. Needs root; minutes.")
+@click.option("--rounds", default=endtoend.ROUNDS, type=click.IntRange(min=1), help="Of --end-to-end.")
+@click.option("--setup", "setups", multiple=True, help="Of --end-to-end only those with this in their name; may come again.")
 @click.option("--json", "as_json", type=click.Path(dir_okay=False), help="Write the figures there, too.")
 @click.option("--compare", nargs=2, type=click.Path(), metavar="OLD NEW", help="Compare two such files; 1: a ratio fell by over a tenth.")
 @click.option("--plot", nargs=2, type=click.Path(), metavar="FILE DIRECTORY", help="Draw such a file as SVG.")
 def command(
-    suites: tuple[str, ...], sizes: tuple[str, ...], counts: tuple[int, ...], seconds: float, as_json: str | None,
-    compare: tuple[str, str] | None, plot: tuple[str, str] | None,
+    suites: tuple[str, ...], sizes: tuple[str, ...], counts: tuple[int, ...], seconds: float, is_end_to_end: bool,
+    rounds: int, setups: tuple[str, ...], as_json: str | None, compare: tuple[str, str] | None, plot: tuple[str, str] | None,
 ) -> None:  # fmt: skip
     """The fast path in memory, one core, beside the limit that crypto and memory set in the same run."""
+    if is_end_to_end:
+        _end_to_end(seconds, setups, rounds)
+        return
     if compare:
         fallen = differences(*(read(path) for path in compare))
         if fallen:
@@ -69,6 +76,15 @@ def command(
         raise Failed(f"there is no fast path to measure: {fault}") from fault
     if as_json:
         Path(as_json).write_text(json.dumps(measure.as_values(found), indent=1) + "\n")
+
+
+def _end_to_end(seconds: float, setups: tuple[str, ...], rounds: int) -> None:
+    """Raises Failed."""
+    try:
+        for table in endtoend.run(seconds, setups, rounds):
+            click.echo(table.text())
+    except Missing as error:
+        raise Failed(str(error)) from error
 
 
 def run(suites: Sequence[str], sizes: Sequence[str], counts: Sequence[int], seconds: float) -> list[Figure]:

@@ -7,17 +7,16 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import median
 
-from bench import rigs
-from bench.machine import percentile
-from bench.rigs import Missing, Rig, child, inside
-from bench.table import Table
+from koura.cli import rigs
+from koura.cli.figures import Table, percentile
+from koura.cli.rigs import Missing, Rig, child
 from koura.fast import drivers
 
 Make = Callable[[Path], AbstractContextManager[Rig]]
@@ -26,6 +25,7 @@ SEGMENT = 1348  # octets of TCP payload in a packet of 1400
 PINGS = 300
 ROUNDS = 7
 TRIES = 8
+RENO = ("-C", "reno")
 
 SETUPS: dict[str, Make] = {
     "plain veth": rigs.between,
@@ -35,6 +35,9 @@ SETUPS: dict[str, Make] = {
     "koura, ESP in UDP": partial(rigs.between, extension="esp-udp"),
     "koura, ESP in UDP, null crypto": partial(rigs.between, extension="esp-udp", algorithm=rigs.NULL),
     "koura, ESP": partial(rigs.between, extension="esp"),
+    "koura, rootless, ESP in UDP": rigs.rootless,
+    "koura reference, ESP in UDP": partial(rigs.between, extension="esp-udp", prefix=rigs.REFERENCE),
+    "koura reference, ESP": partial(rigs.between, extension="esp", prefix=rigs.REFERENCE),
     "koura, gateways, ESP in UDP": partial(rigs.gateways, extension="esp-udp"),
     "koura, gateways, ESP": partial(rigs.gateways, extension="esp"),
 }
@@ -58,8 +61,8 @@ class Result:
 
 @contextmanager
 def server(rig: Rig) -> Iterator[None]:
-    with child([*inside(rig.server), "iperf3", "-s", "-B", rig.far], {}):
-        rigs.wait(lambda: ":5201" in rigs.run(*inside(rig.server), "ss", "-ltn"), "iperf3's server")
+    with child([*rig.server, "iperf3", "-s", "-B", rig.far], {}):
+        rigs.wait(lambda: ":5201" in rigs.run(*rig.server, "ss", "-ltn"), "iperf3's server")
         yield
 
 
@@ -67,7 +70,7 @@ def iperf(rig: Rig, seconds: float, *words: str) -> dict[str, dict[str, float]]:
     """iperf3's own summary."""
     command = ["iperf3", "-c", rig.far, "-B", rig.near, "-t", f"{max(1, round(seconds))}", "-J", *words]
     for _ in range(TRIES):
-        done = subprocess.run([*inside(rig.client), *command], capture_output=True, text=True, check=False, timeout=seconds + 60)
+        done = subprocess.run([*rig.client, *command], capture_output=True, text=True, check=False, timeout=seconds + 60)
         told = json.loads(done.stdout or "{}")
         if "error" not in told and "end" in told:
             return dict(told["end"])
@@ -78,7 +81,7 @@ def iperf(rig: Rig, seconds: float, *words: str) -> dict[str, dict[str, float]]:
 def pings(rig: Rig, count: int) -> list[float]:
     """Round trips in milliseconds, in order of size."""
     command = ["ping", "-n", "-i", "0.002", "-c", str(count), "-W", "2", "-I", rig.near, rig.far]
-    done = subprocess.run([*inside(rig.client), *command], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run([*rig.client, *command], capture_output=True, text=True, check=False, timeout=120)
     return sorted(float(found) for found in re.findall(r"time=([0-9.]+) ms", done.stdout))
 
 
@@ -86,7 +89,7 @@ def measure(rig: Rig, seconds: float, found: Result) -> None:
     """One round."""
     found.idle.append(pings(rig, PINGS))
     before = rig.ticks()
-    end = iperf(rig, 2 * seconds)
+    end = iperf(rig, 2 * seconds, *RENO)
     spent = rig.ticks() - before
     received = end["sum_received"]
     found.tcp.append(received["bits_per_second"] / 1e9)
@@ -94,7 +97,8 @@ def measure(rig: Rig, seconds: float, found: Result) -> None:
     found.packet_ns.append(spent / (received["bytes"] / SEGMENT) * 1e9)
     found.udp.append(datagrams(rig, seconds, PAYLOAD)[0])
     found.small.append(datagrams(rig, seconds, 64)[1])
-    with child([*inside(rig.client), "iperf3", "-c", rig.far, "-B", rig.near, "-t", f"{round(PINGS * 0.002 * 10 + 5)}"], {}):
+    words = ["iperf3", "-c", rig.far, "-B", rig.near, "-t", f"{round(PINGS * 0.002 * 10 + 5)}", *RENO]
+    with child([*rig.client, *words], {}):
         pings(rig, 50)
         found.loaded.append(pings(rig, PINGS))
 
@@ -107,17 +111,22 @@ def datagrams(rig: Rig, seconds: float, octets: int) -> tuple[float, float]:
     return arrived * octets * 8 / total["seconds"] / 1e9, arrived / total["seconds"]
 
 
-def run(seconds: float, rounds: int = ROUNDS) -> Iterable[Table]:
-    """The tables. All setups stand side by side, and each round measures all of them, every other one backwards."""
+def run(seconds: float, wanted: Sequence[str] = (), rounds: int = ROUNDS) -> Iterable[Table]:
+    """The tables, of all setups or of those that have a wanted word in their names. Raises Missing.
+
+    All setups stand side by side, and each round measures all of them, every other one backwards.
+    """
     absent = [name for name in ("ip", "iperf3", "ping", "ss") if shutil.which(name) is None]
     if os.geteuid() != 0 or absent:
-        raise SystemExit(f"end to end needs root and {', '.join(absent) or 'nothing else'}")
+        raise Missing(f"end to end needs root and {', '.join(absent) or 'nothing else'}")
     found: dict[str, Result] = {}
     missing = drivers.why_not()
     notes = [f"Without the fast path: {missing}."] if missing else []
     with ExitStack() as stack:
         standing: dict[str, Rig] = {}
         for name, make in SETUPS.items():
+            if wanted and not any(word in name for word in wanted):
+                continue
             try:
                 standing[name] = rig = stack.enter_context(make(Path(stack.enter_context(tempfile.TemporaryDirectory()))))
                 stack.enter_context(server(rig))
@@ -157,7 +166,8 @@ def _speeds(found: dict[str, Result], load: str) -> Table:
         "iperf3 between network namespaces on two cores that both ends, the client and the server share; AES-128-GCM (but for null "
         "crypto), MTU 1400 inside, one TCP stream, reno. UDP: datagrams of 1300 octets, and of 64 for the packet rate, sent as fast as "
         "iperf3 can, counted where they arrive. cpu: processor time of both daemons for each TCP packet. kernel-libipsec always "
-        f"uses ESP in UDP. The plain forwarder is a loop in Python between a TUN and a UDP socket, with nothing between them. {load}",
+        "uses ESP in UDP. Reference: KOURA_NO_FAST=1, everything in Python. Rootless: the client alone is. The plain forwarder is a loop "
+        f"in Python between a TUN and a UDP socket, with nothing between them. {load}",
         ("setup", "TCP, Gbit/s", "retransmits", "UDP, Gbit/s", "small, 1000/s", "cpu, ns"),
         tuple(rows),
     )

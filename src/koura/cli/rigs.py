@@ -19,6 +19,8 @@ GCM = "-E aes-gcm-16 0x0102030405060708090a0b0c0d0e0f1011121314"
 NULL = '-f nocyclic-seq -E null ""'
 CHARON = "/usr/lib/ipsec/charon"
 PATIENCE_S = 20.0
+REFERENCE = ("env", "KOURA_NO_FAST=1")
+Words = tuple[str, ...]
 _NUMBERS = count(1)  # rigs stand side by side
 OUTER, INNER = ("192.0.2.1", "192.0.2.2"), ("10.1.1.1", "10.2.2.2")
 
@@ -29,10 +31,13 @@ class Missing(Exception):
 
 @dataclass(slots=True)
 class Rig:
-    """Two hosts. From `client` to `server` packets go protected between `near` and `far`; processes: whose work that is."""
+    """Two hosts, by what makes a command run there. From `client` to `server` packets go protected between `near` and `far`.
 
-    client: str
-    server: str
+    processes: whose work that is.
+    """
+
+    client: tuple[str, ...]
+    server: tuple[str, ...]
     near: str
     far: str
     processes: list[int] = field(default_factory=list)
@@ -93,48 +98,79 @@ def conf(us: int, extension: str, algorithm: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def koura(stack: ExitStack, folder: Path, ends: list[str], script: Callable[[int], str], is_host: bool) -> list[int]:
-    """A daemon on each of two hosts; their engines."""
+def koura(
+    stack: ExitStack, folder: Path, ends: dict[int, str], script: Callable[[int], str], is_host: bool, prefix: Words = ()
+) -> list[int]:
+    """A daemon on each host, 1 or 2; their engines."""
     engines = []
-    for us, host in enumerate(ends, 1):
+    for us, host in ends.items():
         place = folder / f"{us}"
         own = f'addresses = ["{INNER[us - 1]}/24"]\n' if is_host else ""
         place.with_suffix(".toml").write_text(f"[host]\nmtu = 1400\n{own}")
         place.with_suffix(".conf").write_text(script(us))
         words = ("-c", str(place.with_suffix(".toml")), "-f", str(place.with_suffix(".conf")), "-q")
-        stack.enter_context(Running(place, *words, prefix=inside(host)))
+        stack.enter_context(Running(place, *words, prefix=(*inside(host), *prefix)))
         with Control(place) as control:
             engines.append(int(str(control.ask("version")["engine"])))
     return engines
 
 
 @contextmanager
-def between(folder: Path, extension: str = "", algorithm: str = GCM) -> Iterator[Rig]:
-    """Two hosts with koura in host mode; without an extension header: nothing between them at all."""
+def between(folder: Path, extension: str = "", algorithm: str = GCM, prefix: Words = ()) -> Iterator[Rig]:
+    """Two hosts with koura in host mode; without an extension header: nothing between them at all. prefix: of the daemons' commands."""
     with ExitStack() as stack:
         ends = stack.enter_context(hosts("a", "b"))
         for host, link, text in zip(ends, ("right", "left"), OUTER, strict=True):
             address(host, link, f"{text}/24")
         if not extension:
-            yield Rig(ends[0], ends[1], *OUTER)
+            yield Rig(inside(ends[0]), inside(ends[1]), *OUTER)
             return
-        engines = koura(stack, folder, ends, lambda us: conf(us, extension, algorithm), True)
-        yield Rig(ends[0], ends[1], *INNER, engines)
+        engines = koura(stack, folder, dict(enumerate(ends, 1)), lambda us: conf(us, extension, algorithm), True, prefix)
+        yield Rig(inside(ends[0]), inside(ends[1]), *INNER, engines)
+
+
+@contextmanager
+def rootless(folder: Path) -> Iterator[Rig]:
+    """A program in rootless mode on one host, koura in host mode on the other, ESP in UDP between them."""
+    with ExitStack() as stack:
+        ends = stack.enter_context(hosts("a", "b"))
+        for host, link, text in zip(ends, ("right", "left"), OUTER, strict=True):
+            address(host, link, f"{text}/24")
+        engines = koura(stack, folder, {2: ends[1]}, lambda us: conf(us, "esp-udp", GCM), True)
+        place, toml, script = folder / "1", folder / "1.toml", folder / "1.conf"
+        toml.write_text(f'[rootless]\nmtu = 1400\naddresses = ["{INNER[0]}/24"]\n')
+        script.write_text(conf(1, "esp-udp", GCM))
+        words = ("--rootless", "-c", str(toml), "-f", str(script), "--", "sleep", "100000")
+        running = stack.enter_context(Running(place, *words, prefix=inside(ends[0])))
+        with Control(place) as control:
+            engines.append(int(str(control.ask("version")["engine"])))
+        yield Rig(("nsenter", "--preserve-credentials", "-U", "-n", "-t", str(_tenant(running.pid))), inside(ends[1]), *INNER, engines)
+
+
+def _tenant(keeper: int) -> int:
+    """The program for which a rootless daemon runs: the child that is a sleep."""
+
+    def found() -> list[int]:
+        children = Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()
+        return [int(child) for child in children if Path(f"/proc/{child}/comm").read_text().strip() == "sleep"]
+
+    wait(lambda: bool(found()), "the rootless program")
+    return found()[0]
 
 
 @contextmanager
 def gateways(folder: Path, extension: str) -> Iterator[Rig]:
     """Two gateways with koura, a host behind each; without an extension header: plain routing."""
     with ExitStack() as stack:
-        left, one, two, right = ends = stack.enter_context(hosts("l", "a", "b", "r"))
+        left, one, two, right = stack.enter_context(hosts("l", "a", "b", "r"))
         address(left, "right", "10.1.1.1/24", "default via 10.1.1.254")
         address(one, "left", "10.1.1.254/24")
         address(one, "right", "192.0.2.1/24", "10.2.0.0/16 via 192.0.2.2")
         address(two, "left", "192.0.2.2/24", "10.1.0.0/16 via 192.0.2.1")
         address(two, "right", "10.2.2.254/24")
         address(right, "left", "10.2.2.2/24", "default via 10.2.2.254")
-        engines = koura(stack, folder, ends[1:3], lambda us: conf(us, extension, GCM), False) if extension else []
-        yield Rig(left, right, *INNER, engines)
+        engines = koura(stack, folder, {1: one, 2: two}, lambda us: conf(us, extension, GCM), False) if extension else []
+        yield Rig(inside(left), inside(right), *INNER, engines)
 
 
 @contextmanager
@@ -145,13 +181,13 @@ def forwarder(_folder: Path) -> Iterator[Rig]:
         found = []
         for us, host in enumerate(ends, 1):
             address(host, ("right", "left")[us - 1], f"{OUTER[us - 1]}/24")
-            words = [*inside(host), sys.executable, "-m", "bench.forward", OUTER[2 - us]]
+            words = [*inside(host), sys.executable, "-m", "koura.cli.forward", OUTER[2 - us]]
             process = stack.enter_context(child(words, {}))
             found.append(process.pid)
             wait(lambda host=host: "tun0" in run("ip", "-n", host, "-br", "link"), "the forwarder's TUN")  # type: ignore[misc]
             run("ip", "-n", host, "link", "set", "tun0", "mtu", "1400")
             address(host, "tun0", f"{INNER[us - 1]}/24", f"10.{3 - us}.0.0/16 dev tun0")
-        yield Rig(ends[0], ends[1], *INNER, found)
+        yield Rig(inside(ends[0]), inside(ends[1]), *INNER, found)
 
 
 @contextmanager
@@ -215,4 +251,4 @@ def libipsec(folder: Path) -> Iterator[Rig]:
             wait(vici.exists, "charon")
             run("swanctl", "--load-all", "--noprompt", "--uri", f"unix://{vici}", "--file", str(connections))
         run("swanctl", "--initiate", "--child", "net", "--timeout", "10", "--uri", f"unix://{files[0][1]}")
-        yield Rig(ends[0], ends[1], *INNER, found)
+        yield Rig(inside(ends[0]), inside(ends[1]), *INNER, found)

@@ -1,4 +1,4 @@
-"""python -m bench.forward PEER: a TUN (tun0) and UDP port 4501 of the peer, what one brings goes out by the other. Nothing else.
+"""python -m koura.cli.forward PEER: a TUN (tun0) and UDP port 4501 of the peer, what one brings goes out by the other. Nothing else.
 
 The same loop as the daemon's, on the attachments that it has without native I/O: what a packet costs without IPsec.
 """
