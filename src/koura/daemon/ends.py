@@ -6,6 +6,7 @@ An End is a descriptor with what it is; the engine inherits it by fork and makes
 import errno
 import os
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -83,9 +84,10 @@ def open_host(interface: str, ports: tuple[int, ...], mark: int) -> tuple[End, .
                 if found[-1].is_native:
                     raw.stamp(receives)
                 receives.detach()
-            if kind is Kind.RAW4 and udpcopy.IKE_PORT not in ports:
-                copies = udpcopy.receiver(raw.receiver(family, udpcopy.IPPROTO_UDP)).detach()
-                found.append(End(kind, f"{kind.value}/{udpcopy.IPPROTO_UDP}", copies, udpcopy.IPPROTO_UDP))
+            copies = raw.receiver(family, udpcopy.IPPROTO_UDP)
+            found.append(End(kind, f"{kind.value}/{udpcopy.IPPROTO_UDP}", copies.fileno(), udpcopy.IPPROTO_UDP))
+            udpcopy.aim(copies, {udpcopy.IKE_PORT} - set(ports))
+            copies.detach()
             found.append(End(out, out.value, raw.sender(family, mark).detach()))
             found.append(End(whole, whole.value, packet.receiver(family).detach()))
             for port in ports:
@@ -124,6 +126,14 @@ def open_rootless(port: int, shown: int) -> tuple[End, ...]:
         real = int(end.getsockname()[1])
         found.append(End(Kind.UDP, f"udp{4 if family == socket.AF_INET else 6}/{real}", end.detach(), shown, is_native))
     return tuple(found)
+
+
+def aim(ends: tuple[End, ...], ports: Iterable[int]) -> None:
+    """Copies of ESP in UDP are wanted from these ports, which others hold. Raises OSError."""
+    for end in ends:
+        if end.number == udpcopy.IPPROTO_UDP and end.kind in (Kind.RAW4, Kind.RAW6):
+            with socket.socket(fileno=os.dup(end.descriptor)) as copies:
+                udpcopy.aim(copies, ports)
 
 
 def close(ends: tuple[End, ...]) -> None:
@@ -174,5 +184,5 @@ def attach(ends: tuple[End, ...]) -> Ends:
 def _raw(end: End) -> Attachment:
     receives = socket.socket(fileno=end.descriptor)
     if end.number == udpcopy.IPPROTO_UDP:
-        return udpcopy.Copies(end.name, receives)
+        return udpcopy.Copies4(end.name, receives) if end.kind is Kind.RAW4 else udpcopy.Copies6(end.name, receives, end.number)
     return raw.Raw4(end.name, receives) if end.kind is Kind.RAW4 else raw.Raw6(end.name, receives, end.number)

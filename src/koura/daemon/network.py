@@ -21,7 +21,7 @@ from koura.daemon.config import HostConfig
 from koura.daemon.ends import End
 from koura.daemon.journal import Written
 from koura.errors import KouraError
-from koura.host import guard, routes
+from koura.host import guard, routes, udpcopy
 from koura.host.guard import NoGuard
 from koura.host.loop import Loop
 from koura.notices import EncapsulationPort, SocketBound
@@ -137,6 +137,7 @@ class Network:
             _put(self._bound, key, codec.read(SocketBound, value) if value is not None else None)
         elif key.startswith(b"notice/port/"):
             _put(self._ports, key, codec.read(EncapsulationPort, value).port if value is not None else None)
+            self._aim()
         else:
             return
         self._is_changed = True
@@ -180,6 +181,13 @@ class Network:
 
     def _in(self, direction: Direction) -> list[Policy]:
         return closed.ordered(self._policies.values(), direction)
+
+    def _aim(self) -> None:
+        """ESP in UDP to ports that others hold is ours, too."""
+        try:
+            ends.aim(self.ends, {udpcopy.IKE_PORT, *self._ports.values()} - set(self._config.ports))
+        except OSError as error:
+            self._log(syslog.LOG_ERR, f"ESP in UDP on the ports of others: {error.strerror}")
 
     # -- the guard -----------------------------------------------------------------------------------------------------
 

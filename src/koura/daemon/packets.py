@@ -48,8 +48,8 @@ class Packets:
             for is_ipv4, one in self._ends.native_esp.items():
                 self._arrivals[one.fileno()] = partial(_esp, self.pump, is_ipv4)
         for one in self._ends.unprotected:
-            if isinstance(one, udpcopy.Copies):
-                one.is_wanted = lambda: self._stack.encapsulates(udpcopy.IKE_PORT)
+            if isinstance(one, udpcopy.Copies4 | udpcopy.Copies6):
+                one.is_wanted = self._stack.encapsulates
             self._arrivals[one.fileno()] = partial(_arrived, self.pump, one)
         loop.watch(self._ends.protected.fileno(), self.pump.outbound_ready)
         for descriptor, arrived in self._arrivals.items():

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from koura.errors import Refused
+from koura.host import udpcopy
 from koura.host.sockdiag import cookie_of
 from koura.intercept import caller, kernel
 from koura.intercept.abi import AF_KEY, IPPROTO_UDP, SOCKETCALLS, Call, Calls, Machine
@@ -191,6 +192,7 @@ class Answers:
         if kind != UDP_ENCAP_ESPINUDP and not (kind == 0 and known.kind):
             raise GoOn
         self.places.encapsulate(known, kind)
+        udpcopy.hide(stolen, is_on=kind == UDP_ENCAP_ESPINUDP)
         return known
 
     def _get(self, caught: Caught, _now_s: float) -> None:
