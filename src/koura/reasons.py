@@ -194,6 +194,10 @@ TUNNEL_SOURCE = Ending("tunnel.source", _ATT, "a tunnel packet from another addr
                        bsd="ips_in_inval", xfrm="XfrmInStateMismatch")
 NATT_KEEPALIVE = Ending("natt.keepalive", _N, "a NAT keepalive", rfc="RFC 3948 §2.3")
 NATT_SHORT = Ending("natt.short", _PEER, "a datagram too short for IKE or ESP on an encapsulation port", rfc="RFC 3948 §2")
+NATT_CONFLICT = Ending("natt.conflict", _PEER, "another host behind the same NAT speaks in this very flow", rfc="RFC 3948 §5.2",
+                       bsd="ips_in_polvio")
+NATT_AMBIGUOUS = Ending("natt.ambiguous", _LOC, "several hosts are behind one NAT, and none of them spoke in this flow",
+                        rfc="RFC 3948 §5.2", bsd="ips_out_polvio")
 NATT_CHECKSUM = Ending("natt.checksum", _PEER, "the checksum inside is wrong, NAT allowed for", rfc="RFC 3948 §3.1.2",
                        bsd="esps_hdrops")
 NATT_UDP_CHECKSUM = Ending("natt.udp.checksum", _PEER, "the UDP header around ESP or IKE has a wrong checksum", rfc="RFC 1122 §4.1.3.4")

@@ -105,12 +105,13 @@ class Settings:
     ttl: int = 64
     hop_limit: int = 64
     # Ours, net.koura.*
-    weak_crypto: int = 1  # the daemon starts with 0: weak algorithms are refused there
+    weak_crypto: int = 1  # 0: weak algorithms are refused
     ipcomp_level: int = 6
     ipcomp_threshold_octets: int = 90
     pre_frag: int = 0  # 1: fragment inner IPv4 without DF before sealing
     mss_clamp: int = 0
     natt_roaming: int = 0  # 1: follow a peer's new address and port after authentication
+    natt_keepalive_s: int = 0  # a NAT keepalive to each peer in UDP that nothing was sent to for so long; 0: none, IKE sends them
     check_tunnel_source: int = 0  # 1: a tunnel packet must come from the SA's source (RFC 4301 wants the selectors checked, not this)
     icmp_through_sa: int = 1
     acquire_hold: int = 1
@@ -121,3 +122,6 @@ class Settings:
     def of(self, version: int) -> FamilySettings:
         """The half for IP version 4 or 6."""
         return self.v4 if version == 4 else self.v6
+
+
+DAEMON = Settings(weak_crypto=0, natt_roaming=1)  # what a daemon starts with

@@ -19,6 +19,7 @@ from koura.traffic.outcome import Deliver, Forward, Held
 from koura.wire import ipv4, ipv6
 from tests.live.kit import namespaces, nat
 from tests.live.kit.engine import Engine
+from tests.live.kit.ike import establish
 from tests.live.kit.programs import PATIENCE_S, command, why_not
 from tests.live.kit.users import why_no_others
 from tests.unit.traffic.kit import datagram
@@ -145,6 +146,7 @@ def connection(case: Case, hosts: tuple[str, str], tmp_path: Path) -> Iterator[t
             stack.callback(end, process)
             sides.insert(0, Side(engine, process, log))
         a, b = sides
+        establish(a.process, a.log)
         count = 3 if not case.flow else 2
         for side in sides:
             assert side.engine.wait(lambda side=side: side.policies() >= count and len(side.sas()) >= 2), side.log.read_text()

@@ -29,6 +29,9 @@ def up(config: Config, program: tuple[str, ...], *, is_private: bool) -> int:
     with tempfile.TemporaryDirectory(prefix="koura-up-", dir=short()) as home:
         if is_private:
             config = replace(config, directory=Path(home) / "koura", state=_state(config, Path(home)))
+        settings = config.settings
+        if not settings.natt_keepalive_s:
+            config = replace(config, settings=replace(settings, natt_keepalive_s=config.rootless.keepalive_s))
         status = _live(config, program)
     if status is None:
         return FAILED

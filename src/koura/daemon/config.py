@@ -10,7 +10,7 @@ from pathlib import Path
 from koura.client import place
 from koura.errors import KouraError
 from koura.setkey.faults import Fault
-from koura.settings import Settings
+from koura.settings import DAEMON, Settings
 
 STATUS_GROUP = "koura"
 DEVICES = ("auto", "tun", "veth")
@@ -65,13 +65,14 @@ class HostConfig:
 
 @dataclass(frozen=True, slots=True)
 class RootlessConfig:
-    """Rootless mode: the interface inside the namespace, and the UDP port outside (0: any that is free)."""
+    """Rootless mode: the interface inside the namespace, the UDP port outside (0: any that is free), and NAT keepalives (0: none)."""
 
     interface: str = "koura0"
     device: str = "auto"
     mtu_octets: int = 1500
     addresses: tuple[tuple[bytes, int], ...] = ()
     port: int = 4500
+    keepalive_s: int = 20  # RFC 3948 §4: whoever is in a pod or at home is behind a NAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ class Config:
     pfkey_mode: int = 0o600
     pfkey_group: str = ""
     status_group: str = ""
-    settings: Settings = Settings(weak_crypto=0)
+    settings: Settings = DAEMON
     host: HostConfig | None = None
     rootless: RootlessConfig = RootlessConfig()
     enc: EncConfig | None = None

@@ -18,7 +18,7 @@ from koura.moment import Moment
 from koura.notices import EncapsulationPort, KeySocketGone, Notice, SocketBound, SocketGone
 from koura.sadb import hot
 from koura.sadb.association import Association, Left, State, leave
-from koura.settings import Settings
+from koura.settings import DAEMON, Settings
 from koura.spd.entry import Entry
 from koura.spd.policy import Policy
 from koura.stack import Stack
@@ -179,7 +179,7 @@ def lefts(kept: Mapping[bytes, bytes]) -> list[Left]:
 
 def settings(kept: Mapping[bytes, bytes]) -> Settings:
     """The tunables that were written down."""
-    return codec.read(Settings, kept[b"settings"]) if b"settings" in kept else Settings(weak_crypto=0)
+    return codec.read(Settings, kept[b"settings"]) if b"settings" in kept else DAEMON
 
 
 def _below(kept: Mapping[bytes, bytes], prefix: bytes) -> Iterator[bytes]:

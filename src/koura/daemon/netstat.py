@@ -1,4 +1,4 @@
-"""netstat -s for all that has counters: those of stats.report, pfkey, and ends by Reason. processing.md §11, pfkey.md §11; M38."""
+"""netstat -s for all that has counters: stats.report, NAT traversal, pfkey, and ends by Reason. processing.md §11, pfkey.md §11; M38."""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,7 @@ from koura.reasons import BY_NAME
 from koura.stack import Stack
 
 Attachments = Mapping[str, Mapping[str, int]]  # what each moved and lost, by its name
-PROTOCOLS = ("ipsec", "ipsec6", "ah", "esp", "ipcomp", "pfkey")
+PROTOCOLS = ("ipsec", "ipsec6", "ah", "esp", "ipcomp", "natt", "pfkey")
 MESSAGES = {int(kind): kind.name.lower() for kind in Type}
 
 # field of pfkey.statistics -> its text for one and for others; a histogram stands behind the field that is named
@@ -31,11 +31,27 @@ _FIELDS = (
     ("in_nomem", "message with memory allocation failure", "messages with memory allocation failure"),
 )
 GRACE = "sa.grace"
+# field -> the counter, its text for one and for others; FreeBSD has no such section
+_NATT = (
+    ("keepalives_in", "natt.keepalive", "keepalive received", "keepalives received"),
+    ("keepalives_out", "natt.keepalive.out", "keepalive sent", "keepalives sent"),
+    ("moved", "natt.moved", "peer followed to another address or port", "peers followed to another address or port"),
+    ("conflict", "natt.conflict", "packet dropped; another host behind the NAT has this flow",
+     "packets dropped; another host behind the NAT has this flow"),
+    ("ambiguous", "natt.ambiguous", "packet dropped; for which host behind the NAT is not known",
+     "packets dropped; for which host behind the NAT is not known"),
+    ("checksum", "natt.checksum", "packet dropped; bad checksum inside", "packets dropped; bad checksum inside"),
+    ("short", "natt.short", "datagram too short for IKE or ESP", "datagrams too short for IKE or ESP"),
+    ("hdrops", "natt.udp", "datagram with impossible UDP header", "datagrams with impossible UDP headers"),
+    ("udpsum", "natt.udp.checksum", "datagram with bad UDP checksum", "datagrams with bad UDP checksums"),
+)  # fmt: skip
 _HISTOGRAM_BEHIND = {"out_bytes": "out_types", "in_bytes": "in_types"}
 
 
 def read(stack: Stack, protocol: str) -> Mapping[str, int]:
     """Every counter of one protocol, by field."""
+    if protocol == "natt":
+        return {field: stack.counters[name] for field, name, _, _ in _NATT}
     if protocol != "pfkey":
         return stack.report.read(protocol)
     statistics = stack.server.statistics
@@ -50,6 +66,10 @@ def read(stack: Stack, protocol: str) -> Mapping[str, int]:
 
 def show(stack: Stack, protocol: str, *, hides_zeros: bool = False) -> str:
     """The section that `netstat -s -p PROTOCOL` prints."""
+    if protocol == "natt":
+        rows_of = [(stack.counters[name], one, many) for _, name, one, many in _NATT]
+        said = [f"\t{count} {one if count == 1 else many}" for count, one, many in rows_of if count or not hides_zeros]
+        return "\n".join(["natt:", *said])
     if protocol != "pfkey":
         return stack.report.show(protocol, hides_zeros=hides_zeros)
     statistics = stack.server.statistics

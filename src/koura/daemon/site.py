@@ -226,9 +226,12 @@ class Site:
 
 
 def _plain(agreement: Agreement) -> Agreement:
-    """What a file can say: not who asked, and not the number that a TCP-MD5 key has inside."""
+    """What a file can say: not who asked, not where a peer is by now, and not the number that a TCP-MD5 key has inside."""
     spi = 0 if agreement.index.protocol is Protocol.TCP else agreement.spi
-    return replace(agreement, seq=0, pid=0, spi=spi)
+    around = agreement.encapsulation
+    if around is not None and any(around.agreed):
+        around = replace(around, sport=around.agreed[0], dport=around.agreed[1], peer=b"", agreed=(0, 0))
+    return replace(agreement, seq=0, pid=0, spi=spi, encapsulation=around)
 
 
 def _asked(policy: Policy) -> Policy:

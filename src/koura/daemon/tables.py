@@ -7,7 +7,7 @@
     [[tunnel]] name = "ipsec0", reqid = 100, local = "192.0.2.1", remote = "192.0.2.2", addresses = ["10.9.0.1/30"], mtu = 1400
     [[bump]]   inside = "eth1", outside = "eth0", addresses = ["192.0.2.9"], control = true, guard = true
     [enc]      interface = "enc0", always = false
-    [rootless] interface = "koura0", device = "auto", mtu = 1500, addresses = ["10.1.1.5/32"], port = 4500
+    [rootless] interface = "koura0", device = "auto", mtu = 1500, addresses = ["10.1.1.5/32"], port = 4500, keepalive = 20
     [sysctl]   "net.inet.ipsec.dfbit" = 2          tunables (daemon.tunables)
     [limits]   associations = 100000               the same as net.koura.limits.associations in [sysctl]
 """
@@ -157,6 +157,7 @@ TABLES: tuple[Table, ...] = (
         Key("mtu", MTU, "mtu_octets"),
         Key("addresses", ADDRESSES),
         Key("port", _port(0, ", or 0 for any that is free")),
+        Key("keepalive", _between(0, 3600, "20"), "keepalive_s"),
     ), is_apart=True),
 )  # fmt: skip
 

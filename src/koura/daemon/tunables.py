@@ -11,7 +11,7 @@ from koura.daemon.config import BadConfig
 from koura.daemon.schema import Wrong, meant
 from koura.daemon.toml import Path
 from koura.errors import Errno, Refused
-from koura.settings import Settings
+from koura.settings import DAEMON, Settings
 from koura.sysctl import tree
 from koura.sysctl.node import Kind
 
@@ -23,7 +23,7 @@ Said = tuple[Path, str, Any]  # where, which name, and the value
 def read(values: Mapping[str, Any], wrongs: list[Wrong]) -> Settings:
     """What both tables make of the defaults; what is wrong goes to `wrongs`."""
     said = [*_sysctl(values.get(SYSCTL, {}), wrongs), *_limits(values.get(LIMITS, {}), wrongs)]
-    settings, places = Settings(weak_crypto=0), dict[tuple[str, ...], Path]()
+    settings, places = DAEMON, dict[tuple[str, ...], Path]()
     wanted = []
     for path, name, value in said:
         try:

@@ -130,6 +130,11 @@ cdef bint recognise_esp(Engine *e, View v, uint32_t at, Arrived *a) noexcept nog
     return True
 
 
+cdef inline bint is_elsewhere(const Sa *sa, const Head *head) noexcept nogil:
+    """Whether ESP in UDP came by other ports than the SA's."""
+    return sa.sport != head.sport or sa.dport != head.dport
+
+
 cdef bint identify(Engine *e, View v, Arrived *a) noexcept nogil:
     """The SA of a protected packet, and what can be said before any key is used; False: the reference's."""
     cdef const Sa *sa = named(e, a)
@@ -139,9 +144,7 @@ cdef bint identify(Engine *e, View v, Arrived *a) noexcept nogil:
         return a.end == NO_SA
     if a.protocol == 51:
         return identify_ah(sa, v, a)
-    if head.protocol == 17 and (not sa.has_encapsulation or sa.sport != head.sport or sa.dport != head.dport):
-        if sa.has_encapsulation and e.roams:
-            return False
+    if head.protocol == 17 and (not sa.has_encapsulation or (not e.roams and is_elsewhere(sa, head))):
         a.end = WRONG_PORT
         return True
     front = a.at + 8 + sa.iv_octets + sa.icv_octets
@@ -366,8 +369,8 @@ cdef bint accept(Engine *e, Packet *packet, const Arrived *a, const Job *job, ui
         return end and refuse(e, packet, a, end)
     if not job.is_right:
         return refuse(e, packet, a, WRONG_ICV)
-    if a.head.protocol == 17 and sa.has_src and memcmp(sa.src, a.head.src, 16) != 0:
-        return False  # The peer has moved: key management is told.
+    if a.head.protocol == 17 and (is_elsewhere(sa, &a.head) or (sa.has_src and memcmp(sa.src, a.head.src, 16) != 0)):
+        return False  # It authenticated, so the peer has moved: key management is told.
     if a.protocol == 51:
         next_header = packet.data[a.at]
     elif not untrail(sa, packet.result, &octets, &next_header):

@@ -94,7 +94,7 @@ def facts_of(sa: Association, settings: Settings) -> Facts | None:
     around = agreement.encapsulation
     return Facts(
         int(index.protocol), sa.epoch, keys, agreement.has_esn, may_cycle(agreement),
-        not agreement.flags & _PADDINGS, agreement.spi, int(index.mode), index.src, index.dst,
+        not agreement.flags & _PADDINGS, agreement.spi, int(index.mode), agreement.comes_from, index.dst,
         (around.sport, around.dport) if around is not None else None, agreement.checked_packets, _limits(sa, agreement.hard),
         _limits(sa, agreement.soft), sa.last_sequence, sa.last_sequence // 100 * SOFT_PERCENT, ingress,
         bool(agreement.flags & SaFlags.NOECN) or family.ecn == -1, bool(agreement.flags & SaFlags.DECAP_DSCP),

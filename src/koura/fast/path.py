@@ -13,15 +13,15 @@ from koura.entropy import Pooled
 from koura.fast import drivers, ends
 from koura.fast.known import Known
 from koura.fast.learn import may_seal, outer_header
-from koura.moment import Moment
-from koura.reasons import AH_NO_SA, BYPASSED, DELIVERED, ESP_NO_SA, FORWARDED, POLICY_OUT_DISCARD, Discarded, Ending
+from koura.moment import NS_PER_S, Moment
+from koura.reasons import AH_NO_SA, BYPASSED, DELIVERED, ESP_NO_SA, FORWARDED, NATT_AMBIGUOUS, POLICY_OUT_DISCARD, Discarded, Ending
 from koura.sadb.association import Association
 from koura.sadb.hot import UNLIMITED
 from koura.saindex import Protocol, SaIndex
 from koura.spd.entry import Entry
 from koura.spd.policy import Action
 from koura.spd.selector import Flow
-from koura.traffic import bundle, pmtu
+from koura.traffic import bundle, latches, pmtu
 from koura.traffic.inbound import Inbound
 from koura.traffic.outbound import Outbound
 from koura.traffic.outcome import Applied, Bypass, Deliver, Discard, Forward, Origin, Outcome
@@ -144,7 +144,6 @@ class FastPath:
         key = (*shape, _tag(origin))
         if self._known_not.get(key) == self._age():
             return
-        plane = self._plane
         flow = _flow(shape)
         entry = self._out.entry(flow, packet, origin)
         action = self._out.action(entry, packet[0] >> 4)
@@ -155,11 +154,13 @@ class FastPath:
             self._put(True, key, drivers.BYPASS, (entry, (), False, BYPASSED), (None, False, 0, UNLIMITED))
             return
         try:
-            chosen = bundle.choose(entry.policy, flow, plane.sadb, plane.settings)
-        except Discarded:  # A tunnel that leads nowhere.
-            self._note_not(key)
+            chosen = self._out.chosen(entry.policy, flow, packet)
+        except Discarded as end:  # A tunnel that leads nowhere; or a peer that has said nothing yet, which may change any time.
+            if end.reason is not NATT_AMBIGUOUS:
+                self._note_not(key)
             return
-        if chosen.missing or len(chosen.steps) != 1 or not self._learn_step(key, packet, entry, chosen.steps[0], at):
+        is_one = len(chosen.steps) == 1 and not chosen.missing and not self._asks_always(flow)
+        if not is_one or not self._learn_step(key, packet, entry, chosen.steps[0], at):
             self._note_not(key)
 
     def _learn_step(self, key: tuple[Any, ...], packet: bytes, entry: Entry, step: bundle.Step, at: Moment) -> bool:
@@ -179,6 +180,8 @@ class FastPath:
         if mtu is not None:
             room = pmtu.room((step,), 20 if packet[0] >> 4 == 4 else 40, mtu, plane.settings)
             deadline = plane.paths.until_ns(step.sa, at) or UNLIMITED
+        if plane.sadb.is_shared(key[0], key[1]):
+            deadline = min(deadline, at.ns + latches.CHECK_S * NS_PER_S)
         self._put(True, key, drivers.FORWARD, (entry, (), False, FORWARDED), (place, step.outer is not None, room, deadline))
         return True
 
@@ -194,20 +197,28 @@ class FastPath:
         if shape is None or inner is None:
             return
         key: tuple[Any, ...] = (*inner, 0)
-        place = None
+        place, deadline = None, UNLIMITED
         if outcome.history:
             applied = outcome.history[0]
             if applied.reqid in self._plane.tunnels:
                 return  # which interface it comes out of is not the engine's to say
             sa = self._plane.sadb.receiving(applied.dst, applied.protocol, applied.spi)
             place = self._place_of(sa) if sa is not None else None
-            if place is None:
+            if place is None or self._asks_always(_flow(inner)):
                 return
+            if self._plane.sadb.is_shared(applied.dst, applied.src):
+                deadline = at.ns + latches.CHECK_S * NS_PER_S
             self._burst.receives(place)
             key = (*inner, int(applied.was_tunnel) << 63 | place << 32 | self._burst.serial(place))
         entry = self._in.entry(_flow(inner))
         verdict = (entry, outcome.history, outcome.skips_filter, DELIVERED)
-        self._put(False, key, drivers.DELIVER, verdict, (place, False, 0, UNLIMITED))
+        self._put(False, key, drivers.DELIVER, verdict, (place, False, 0, deadline))
+
+    def _asks_always(self, flow: Flow) -> bool:
+        """Whether a flow, in either direction, may be one of several that differ in nothing the engine sees: echo of hosts behind a NAT."""
+        sadb = self._plane.sadb
+        is_shared = sadb.has_shared and (sadb.is_shared(flow.src, flow.dst) or sadb.is_shared(flow.dst, flow.src))
+        return is_shared and not latches.is_told_apart(flow)
 
     def _learn_discard(self, packet: bytes, reason: Ending) -> None:
         """What ended so will end so again: garbage for an SA, an SPI that no SA has, what policy refuses in clear."""

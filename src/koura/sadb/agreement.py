@@ -47,13 +47,24 @@ NO_LIMITS = Limits()
 @quick
 @dataclass(frozen=True, slots=True)
 class Encapsulation:
-    """ESP in UDP, RFC 3948. Ports in host order; `oai`/`oar` packed original addresses or b''; frag_octets 0: unset."""
+    """ESP in UDP, RFC 3948. Ports in host order; `oai`/`oar` packed original addresses or b''; frag_octets 0: unset.
+
+    A peer that was followed: the ports are where it is now, `agreed` those that the SA was made with; peer: its address now, b'':
+    that of the SA's index, which stays the name that policies and key managers know the SA by.
+    """
 
     sport: int
     dport: int
     oai: bytes = b""
     oar: bytes = b""
     frag_octets: int = 0
+    peer: bytes = b""
+    agreed: tuple[int, int] = (0, 0)
+
+    @property
+    def home(self) -> tuple[int, int]:
+        """The ports that the SA was made with."""
+        return self.agreed if any(self.agreed) else (self.sport, self.dport)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +127,16 @@ class Agreement:
         put(self, "pads_in_sequence", bits & _OTHER_PADDING == 0)
         put(self, "ignores_ecn", bits & _NOECN != 0)
         put(self, "takes_dscp", bits & _DECAP_DSCP != 0)
+
+    @property
+    def comes_from(self) -> bytes:
+        """Inbound: the address that the peer sends from now."""
+        return (self.encapsulation.peer if self.encapsulation is not None else b"") or self.index.src
+
+    @property
+    def goes_to(self) -> bytes:
+        """Outbound: the address that the peer is at now."""
+        return (self.encapsulation.peer if self.encapsulation is not None else b"") or self.index.dst
 
     @property
     def checked_packets(self) -> int:

@@ -12,7 +12,7 @@ from koura.crypto.driver import Support
 from koura.errors import Errno, Refused
 from koura.moment import Moment
 from koura.sadb import association, lifetime
-from koura.sadb.agreement import Agreement
+from koura.sadb.agreement import Agreement, Encapsulation
 from koura.sadb.association import Association, Happened, Left, Makings, State
 from koura.sadb.grace import Grace
 from koura.sadb.hot import SOFT_TOLD
@@ -25,6 +25,7 @@ from koura.wire.ipcomp import DEFLATE_CPI, WELL_KNOWN_BELOW
 
 _Spi = tuple[bytes, int, int, bytes]
 _Port = tuple[bytes, int]
+_Peer = tuple[bytes, bytes, int]
 _K = TypeVar("_K")
 
 
@@ -40,6 +41,10 @@ class Database:
         self._all: dict[_Spi, Association] = {}
         self._ports: dict[_Port, int] = {}  # where SAs expect ESP in UDP -> how many
         self._udp_ports: dict[int, int] = {}  # the same by port alone
+        self._in_udp: dict[int, Association] = {}  # by slot
+        self._peers: dict[_Peer, int] = {}  # where SAs in UDP go to, each peer by the port it was made with -> how many
+        self._shared = 0
+        self._peers_of: dict[tuple[bytes, bytes], int] = {}  # how many different ones between two addresses
         self._slots: dict[int, Association] = {}
         self._relations = Relations()
         self._deadlines = Deadlines()
@@ -82,12 +87,13 @@ class Database:
         found = self.by_spi(dst, protocol, spi, src)
         return self.grace.find(_key(dst, protocol, spi, src)) if found is None and self.grace else found
 
-    def outbound(self, index: SaIndex, oldest: bool) -> Association | None:
+    def outbound(self, index: SaIndex, oldest: bool, port: int | None = None) -> Association | None:
         """A usable SA that serves what is asked for: mode equal or any, reqid equal unless 0 is asked for. RFC 4301 §4.4.2.
 
         Several relations may serve (other modes, other reqids): the one that came last does, and of its SAs the oldest or the newest.
+        port: of the peers behind one NAT the one whose SAs were made with it.
         """
-        return self._relations.serving(index, oldest)
+        return self._relations.serving(index, oldest, port)
 
     def between(self, src: bytes, dst: bytes, protocol: Protocol) -> tuple[Association, ...]:
         """The SAs of one address pair and protocol, oldest first, larval ones included."""
@@ -100,6 +106,23 @@ class Database:
     def udp_ports(self) -> frozenset[int]:
         """Every port that some SA expects ESP in UDP on."""
         return frozenset(self._udp_ports)
+
+    def in_udp(self) -> tuple[Association, ...]:
+        """The SAs that have ESP in UDP, larval ones not."""
+        return tuple(self._in_udp.values())
+
+    @property
+    def has_shared(self) -> bool:
+        """Whether `is_shared` is so for any pair."""
+        return self._shared > 0
+
+    def has_peer(self, src: bytes, dst: bytes, port: int) -> bool:
+        """Whether some SA in UDP leads to the peer that had this port when the SA was made."""
+        return (src, dst, port) in self._peers
+
+    def is_shared(self, src: bytes, dst: bytes) -> bool:
+        """Whether SAs in UDP from here to there lead to several peers: hosts behind one NAT. RFC 3948 §5."""
+        return self._peers_of.get((src, dst), 0) > 1
 
     def has_spi(self, dst: bytes, protocol: Protocol, spi: int, src: bytes = b"") -> bool:
         """Whether the number is taken."""
@@ -152,6 +175,12 @@ class Database:
         sa.hot.words[SOFT_TOLD] = 0
         self._move(sa, old)
         self._deadlines.watch(sa)
+
+    def follow(self, sa: Association, encapsulation: Encapsulation) -> None:
+        """The peer is seen at another port or address: where packets go changes, and nothing else. RFC 3947 §5.2."""
+        old = sa.agreement
+        sa.agreement = replace(old, encapsulation=encapsulation)
+        self._move(sa, old)
 
     def replace(self, sa: Association, agreement: Agreement, at: Moment) -> Association:
         """UPDATE with other keys (Linux): another SA in the place of this one. Raises Refused with the SA unchanged."""
@@ -259,6 +288,7 @@ class Database:
         self._note_change(sa, sa.agreement.index)
         del self._all[_key_of(sa.agreement)]
         del self._slots[sa.slot]
+        self._count_peer(sa, sa.agreement, -1)
         self._relations.drop(sa, sa.agreement.index)
         self.tcp_keys -= sa.agreement.index.protocol is Protocol.TCP
         self.generation += 1
@@ -322,6 +352,7 @@ class Database:
         self.spi_counted(sa.agreement.spi, 1)
         self._slots[sa.slot] = sa
         self._count_port(sa.agreement, 1)
+        self._count_peer(sa, sa.agreement, 1)
         self.tcp_keys += sa.agreement.index.protocol is Protocol.TCP
         self._note_change(sa, sa.agreement.index)
         if sa.window is not None:
@@ -339,12 +370,29 @@ class Database:
         _add(self._ports, (agreement.index.dst, port), change)
         _add(self._udp_ports, port, change)
 
+    def _count_peer(self, sa: Association, agreement: Agreement, change: int) -> None:
+        if agreement.encapsulation is None:
+            return
+        if change > 0:
+            self._in_udp[sa.slot] = sa
+        else:
+            self._in_udp.pop(sa.slot, None)
+        index = agreement.index
+        peer = (index.src, index.dst, agreement.encapsulation.home[1])
+        before = peer in self._peers
+        _add(self._peers, peer, change)
+        was_shared = self.is_shared(*peer[:2])
+        _add(self._peers_of, peer[:2], (peer in self._peers) - before)
+        self._shared += self.is_shared(*peer[:2]) - was_shared
+
     def _move(self, sa: Association, old: Agreement) -> None:
         """File an SA under what its agreement says now, keeping its place where the relation is the same."""
         self.generation += 1
         self.noted(sa)
         self._count_port(old, -1)
         self._count_port(sa.agreement, 1)
+        self._count_peer(sa, old, -1)
+        self._count_peer(sa, sa.agreement, 1)
         self._note_change(sa, old.index)
         self._note_change(sa, sa.agreement.index)
         if old.index != sa.agreement.index:

@@ -67,18 +67,22 @@ class Relations:
             if not groups:
                 del self._filed[key]
 
-    def serving(self, index: SaIndex, is_oldest: bool) -> Association | None:
+    def serving(self, index: SaIndex, is_oldest: bool, port: int | None = None) -> Association | None:
         """The usable SA that serves a wish. One that the ledger has granted no number yet stands back for one that can send.
 
         An SA whose maker expects that the newest sends yields to newer ones, even where the oldest is asked for.
+        port: only those whose peer had this UDP port when they were made.
         """
-        found = self._newest(index, lambda sa: sa.is_usable, is_oldest)
+        def serves(sa: Association) -> bool:
+            return sa.is_usable and (port is None or _is_to(sa, port))
+
+        found = self._newest(index, serves, is_oldest)
         if is_oldest and found is not None and found.agreement.yields_to_newer:
             is_oldest = False
-            found = self._newest(index, lambda sa: sa.is_usable, is_oldest)
+            found = self._newest(index, serves, is_oldest)
         if found is None or not found.has_ledger or not found.awaits_grant:
             return found
-        return self._newest(index, lambda sa: sa.is_usable and not sa.awaits_grant, is_oldest) or found
+        return self._newest(index, lambda sa: serves(sa) and not sa.awaits_grant, is_oldest) or found
 
     def pair(self, src: bytes, dst: bytes, protocol: Protocol) -> Iterator[Association]:
         """Every SA of an address pair, oldest first."""
@@ -93,6 +97,12 @@ class Relations:
                 if sa.agreement.index.mode in (Mode.ANY, index.mode) and fits(sa):
                     return sa
         return None
+
+
+def _is_to(sa: Association, port: int) -> bool:
+    """Whether its peer had this UDP port when the SA was made."""
+    around = sa.agreement.encapsulation
+    return around is not None and around.home[1] == port
 
 
 def _keys(index: SaIndex) -> tuple[_Key, _Key]:

@@ -68,6 +68,7 @@ from koura.stats.counters import Counters
 from koura.stats.report import Report
 from koura.sysctl import tree
 from koura.traffic.inbound import Inbound
+from koura.traffic.keepalives import Keepalives
 from koura.traffic.outbound import Outbound
 from koura.traffic.outcome import LOCAL, Event, Origin, Outcome
 from koura.traffic.plane import Plane
@@ -175,6 +176,7 @@ class Stack:
         self._keys.connect(self.server, self._plane.events)
         self._outbound = Outbound(self._plane)
         self._inbound = Inbound(self._plane)
+        self._keepalives = Keepalives(self._plane)
         self._fast = fast(self._plane, self._outbound, self._inbound, pool) if fast is not None and pool is not None else None
         if self._fast is not None:
             self.report.states["fast"] = self._describe_fast
@@ -366,6 +368,7 @@ class Stack:
         self._plane.paths.due(at)
         self._outbound.due(at)
         self._inbound.due(at)
+        self._keepalives.due(at)
         self._sas_changed(at)
         if self._owns_arena:
             self.quiesce()
@@ -380,7 +383,7 @@ class Stack:
         """When to call `advance` at the latest; None: nothing is due."""
         ends = (
             self.sadb.next_deadline(), self.spd.next_deadline(), self._keys.next_deadline(), self._plane.paths.next_deadline(),
-            self._outbound.next_deadline(), self._inbound.next_deadline(),
+            self._outbound.next_deadline(), self._inbound.next_deadline(), self._keepalives.next_deadline(self._at),
         )  # fmt: skip
         return min((end for end in ends if end is not None), default=None)
 

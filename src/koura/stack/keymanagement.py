@@ -7,13 +7,13 @@ It fulfils the protocol of traffic.plane. Not here: messages (pfkey.tell), packe
 from collections.abc import Iterable
 from dataclasses import replace
 
-from koura.moment import Moment
+from koura.moment import NS_PER_S, Moment
 from koura.notices import PeerMoved
 from koura.pfkey.server import Server
 from koura.pfkey.sockets import Delivery
 from koura.pfkey.tell import Mapping, Wanted
 from koura.sadb.acquire import Acquires
-from koura.sadb.agreement import Agreement
+from koura.sadb.agreement import Agreement, Encapsulation
 from koura.sadb.association import Association
 from koura.sadb.database import Database as Sadb
 from koura.saindex import SaIndex
@@ -22,6 +22,9 @@ from koura.spd.entry import Entry
 from koura.spd.selector import Flow
 from koura.traffic.bundle import Missing
 from koura.traffic.outcome import Event, ToKeySocket
+from koura.traffic.plane import Seen
+
+_MOST_TOLD = 4096  # SAs whose news of a moved peer is not repeated within a second
 
 
 class KeyManagement:
@@ -33,6 +36,7 @@ class KeyManagement:
         self._acquires = Acquires(acquires_from)
         self._server: Server | None = None
         self._events: list[Event] = []
+        self._told: dict[tuple[int, int], tuple[tuple[bytes, int], int]] = {}
 
     def connect(self, server: Server, events: list[Event]) -> None:
         """The server is built with our callbacks, so it comes second; `events` is the stack's list."""
@@ -48,12 +52,37 @@ class KeyManagement:
         if seq is not None:
             self.deliver(self._peer.tell.acquire(Wanted(missing.index, seq, entry)))
 
-    def moved(self, sa: Association, src: bytes, sport: int, at: Moment) -> None:
-        """A packet that authenticated came from elsewhere: key managers are told, and with natt_roaming the SAs follow. RFC 3947 §5.2."""
-        self.deliver(self._peer.tell.mapping(Mapping(sa, src, sport)))
-        around = sa.agreement.encapsulation
-        if self.settings.natt_roaming and around is not None:
-            self.peer_moved(PeerMoved(sa.agreement.index.src, around.sport, src, sport))
+    def moved(self, sa: Association, seen: Seen, at: Moment) -> bool:
+        """A packet that authenticated came from elsewhere: key managers are told, and with natt_roaming the SAs follow. RFC 3947 §5.2.
+
+        Only the newest packet of a checked window moves anything (RFC 7296 §2.23: not without protection against replays). In
+        transport mode the peer's address is the packet's own, and what comes from another one is another host's: only ports move.
+        """
+        told = (seen.src, seen.sport)
+        before = self._told.get((sa.slot, sa.epoch))
+        if before is None or before[0] != told or at.ns - before[1] >= NS_PER_S:
+            if len(self._told) >= _MOST_TOLD:
+                self._told.clear()
+            self._told[sa.slot, sa.epoch] = told, at.ns
+            self.deliver(self._peer.tell.mapping(Mapping(sa, *told)))
+        index = sa.agreement.index
+        is_elsewhere = any(index.src) and seen.src != index.src
+        follows = bool(self.settings.natt_roaming) and seen.is_newest and (seen.is_tunnel or not is_elsewhere)
+        if follows:
+            for one in self._of_peer(sa):
+                self._sadb.follow(one, _seen_at(one, one.agreement.index.src == index.src, seen, is_elsewhere))
+        return follows
+
+    def _of_peer(self, sa: Association) -> list[Association]:
+        """The SAs to and from the peer of an inbound one: those that were made with its address and port, and of those for sending
+        the ones with its reqid, where there are any. Several peers may be behind one address (RFC 3948 §5)."""
+        index, around = sa.agreement.index, sa.agreement.encapsulation
+        assert around is not None
+        port = around.home[0]
+        siblings = [one for one in self._sadb.between(index.src, index.dst, index.protocol) if _has(one, 0, port)]
+        reverse = [one for one in self._sadb.between(index.dst, index.src, index.protocol) if _has(one, 1, port)]
+        same = [one for one in reverse if one.agreement.index.reqid == index.reqid]
+        return [one for one in siblings if one.agreement.index.reqid == index.reqid] + (same or reverse)
 
     # -- what key managers and the host say ----------------------------------------------------------------------------
 
@@ -94,6 +123,21 @@ class KeyManagement:
     def _peer(self) -> Server:
         assert self._server is not None, "connect comes first"
         return self._server
+
+
+def _has(sa: Association, end: int, port: int) -> bool:
+    """Whether an SA was made with this UDP port as its source (0) or destination (1)."""
+    around = sa.agreement.encapsulation
+    return around is not None and around.home[end] == port
+
+
+def _seen_at(sa: Association, is_inbound: bool, seen: Seen, is_elsewhere: bool) -> Encapsulation:
+    around = sa.agreement.encapsulation
+    assert around is not None
+    peer = seen.src if is_elsewhere else b""
+    if is_inbound:
+        return replace(around, sport=seen.sport, peer=peer, agreed=around.home)
+    return replace(around, dport=seen.sport, peer=peer, agreed=around.home)
 
 
 def _followed(agreement: Agreement, moved: PeerMoved) -> Agreement:

@@ -125,6 +125,7 @@ def _ours() -> Iterator[Node]:
         ("pre_frag", "pre_frag", 0, 1, _ON, "fragment inner IPv4 without DF before sealing"),
         ("mss_clamp", "mss_clamp", 0, 1, _ON, "lower the MSS of TCP to what fits"),
         ("natt_roaming", "natt_roaming", 0, 1, _ON, "follow a peer's new address and port once authenticated"),
+        ("natt_keepalive_s", "natt_keepalive_s", 0, 3600, "seconds, 0 none", "NAT keepalives to peers after such a silence of ours"),
         ("check_tunnel_source", "check_tunnel_source", 0, 1, _ON, "tunnel packets must come from the SA's source"),
         ("icmp_through_sa", "icmp_through_sa", 0, 1, _ON, "ICMP errors follow the packet they quote through its SA"),
         ("acquire_hold", "acquire_hold", 0, 1, _ON, "packets wait for the SA that policy demands"),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from koura.address import family, is_unspecified
 from koura.quick import quick
-from koura.reasons import SA_ENDPOINTS, Discarded
+from koura.reasons import NATT_AMBIGUOUS, SA_ENDPOINTS, Discarded
 from koura.sadb.association import Association
 from koura.sadb.database import Database
 from koura.saindex import Mode, SaIndex
@@ -56,8 +56,11 @@ class Bundle:
         return self.missing[-1] if self.missing and self.missing[-1].is_needed else None
 
 
-def choose(policy: Policy, flow: Flow, sadb: Database, settings: Settings) -> Bundle:
-    """Choose an SA for each request of an ipsec policy. Raises Discarded(SA_ENDPOINTS) for a tunnel that leads nowhere."""
+def choose(policy: Policy, flow: Flow, sadb: Database, settings: Settings, port: int | None = None) -> Bundle:
+    """Choose an SA for each request of an ipsec policy. Raises Discarded(SA_ENDPOINTS) for a tunnel that leads nowhere.
+
+    port: which of several peers behind one NAT the packet is for (latches); Discarded(NATT_AMBIGUOUS) where there are and nothing says.
+    """
     side = selector_family(policy, flow)
     is_oldest = bool(settings.key.preferred_oldsa)
     src, dst = flow.src, flow.dst
@@ -65,14 +68,17 @@ def choose(policy: Policy, flow: Flow, sadb: Database, settings: Settings) -> Bu
     missing: list[Missing] = []
     for requirement in policy.requirements:
         index = _index(requirement, src, dst)
-        sa = sadb.outbound(index, is_oldest)
+        is_shared = sadb.has_shared and requirement.mode is Mode.TRANSPORT and sadb.is_shared(index.src, index.dst)
+        if is_shared and port is None:
+            raise Discarded(NATT_AMBIGUOUS)
+        sa = sadb.outbound(index, is_oldest, port if is_shared else None)
         if sa is None:
             missing.append(Missing(requirement, index, is_needed(requirement, side, settings)))
             if missing[-1].is_needed:
                 break
             continue
         outer = None
-        sa_dst = sa.agreement.index.dst
+        sa_dst = sa.agreement.goes_to if requirement.mode is Mode.TUNNEL else sa.agreement.index.dst
         if requirement.mode is Mode.TUNNEL or sa_dst != dst:
             sa_src = sa.agreement.index.src
             src, dst = (index.src if is_unspecified(sa_src) else sa_src), sa_dst

@@ -49,7 +49,7 @@ from koura.traffic.demultiplex import Found, Kind, associate, demultiplex
 from koura.traffic.flow import flow_of, is_neighbour_discovery
 from koura.traffic.hold import Holds, Waiting
 from koura.traffic.outcome import Applied, Deliver, Discard, Held, Outcome, Punt, Released
-from koura.traffic.plane import Plane
+from koura.traffic.plane import Plane, Seen
 from koura.wire import ipv4
 from koura.wire.summary import Summary, summarise
 from koura.xform import base, natt, place, tunnel
@@ -180,10 +180,11 @@ class Inbound:
             plane.tally.opened(sa, found.packet, end)
             raise
         plane.tally.opened(sa, found.packet)
-        if found.ports and not sa.is_retired:
-            self._note_peer(found, sa, at)
         mode = sa.agreement.index.mode
         is_tunnel = mode != Mode.TRANSPORT and opened.next_header in _IPIP
+        if found.ports and not sa.is_retired:
+            is_newest = sa.window is not None and sa.window.packets > 0 and sa.window.top == opened.seq64
+            self._note_peer(found, sa, is_tunnel if is_newest else None, at)
         if mode == Mode.TUNNEL and not is_tunnel:
             plane.sadb.use(sa, len(opened.packet), at)  # It authenticated: the SA was used, whatever becomes of the packet.
             raise Discarded(_INNER[found.protocol], sa)
@@ -202,7 +203,7 @@ class Inbound:
         """Step 6: enc, the tunnel's header off (ECN), enc."""
         plane = self._plane
         index = sa.agreement.index
-        if plane.settings.check_tunnel_source and any(index.src) and src != index.src:
+        if plane.settings.check_tunnel_source and any(index.src) and src != sa.agreement.comes_from:
             raise Discarded(TUNNEL_SOURCE, sa)
         plane.show_inbound(_BEFORE, sa, parted)
         inner = tunnel.strip(parted, context, sa)
@@ -238,13 +239,17 @@ class Inbound:
         requirements = [requirement for entry in named for requirement in entry.policy.requirements]
         return any((r.protocol, r.mode) == (Protocol.IPCOMP, Mode.TUNNEL) for r in requirements)
 
-    def _note_peer(self, found: Found, sa: Association, at: Moment) -> None:
-        """What authenticated came from somewhere else than the SA says: key management is told (natt_roaming)."""
+    def _note_peer(self, found: Found, sa: Association, is_tunnel: bool | None, at: Moment) -> None:
+        """What authenticated came from somewhere else than the SA says: key management is told (natt_roaming).
+
+        is_tunnel: None where the packet is not the newest of the SA, which proves nothing about where the peer is now.
+        """
         around = sa.agreement.encapsulation
         assert around is not None
-        index = sa.agreement.index
-        if found.ports and ((around.sport, around.dport) != found.ports or (any(index.src) and found.src != index.src)):
-            self._plane.keys.moved(sa, found.src, found.ports[0], at)
+        has_src = any(sa.agreement.index.src)
+        if found.ports and (around.sport != found.ports[0] or (has_src and found.src != sa.agreement.comes_from)):
+            is_followed = self._plane.keys.moved(sa, Seen(found.src, found.ports[0], is_tunnel is not None, bool(is_tunnel)), at)
+            self._plane.tally.counters.add("natt.moved", int(is_followed))
 
     def _wait(self, packet: bytes, history: _History, found: Found, at: Moment) -> Outcome:
         """Step 3: the keys of a larval SA are on their way. Raises Discarded(SA_LARVAL_LIMIT)."""
@@ -278,6 +283,8 @@ class Inbound:
                 self._verify(entry, history, flow)
         elif settings.check_policy_history and not self._is_permitted(packet, history, flow):
             raise Discarded(POLICY_IN_SELECTOR)
+        if plane.sadb.has_shared and history and plane.is_ours(flow.dst):
+            plane.latches.came(packet, flow, history, at)
         if plane.sadb.tcp_keys and summary.protocol == _TCP and plane.is_ours(flow.dst):
             packet = tcpkeys.verified(plane, packet, summary, at)
         skips_filter = bool(history) and not settings.of(packet[0] >> 4).filtertunnel

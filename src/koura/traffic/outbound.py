@@ -44,7 +44,7 @@ from koura.sadb.association import Association
 from koura.saindex import Direction, Pair, Protocol, SaIndex
 from koura.settings import Settings
 from koura.spd.entry import Entry
-from koura.spd.policy import Action
+from koura.spd.policy import Action, Policy
 from koura.spd.selector import Flow
 from koura.traffic import bundle, icmp, size, tcpkeys
 from koura.traffic.bundle import Step
@@ -209,7 +209,7 @@ class Outbound:
 
     def _protect(self, packet: bytes, flow: Flow, entry: Entry, origin: Origin, at: Moment) -> Outcome:
         plane = self._plane
-        chosen = bundle.choose(entry.policy, flow, plane.sadb, plane.settings)
+        chosen = self.chosen(entry.policy, flow, packet)
         for missing in chosen.missing:
             plane.tally.event("out_nosa", packet)
             plane.keys.acquire(missing, flow, entry, at)
@@ -225,6 +225,12 @@ class Outbound:
             if end.reason is SA_UNGRANTED and isinstance(end.association, Association):
                 return self._wait_for_grant(packet, origin, end.association, at)
             raise
+
+    def chosen(self, policy: Policy, flow: Flow, packet: bytes) -> bundle.Bundle:
+        """The SAs that a packet under an ipsec policy goes through. Raises Discarded."""
+        plane = self._plane
+        port = plane.latches.port(packet, flow) if plane.sadb.has_shared else None
+        return bundle.choose(policy, flow, plane.sadb, plane.settings, port)
 
     def _apply(self, packet: bytes, steps: tuple[Step, ...], at: Moment) -> tuple[bytes, ...]:
         """Steps 6 to 8 for one packet. Raises Discarded."""

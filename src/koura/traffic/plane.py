@@ -24,6 +24,7 @@ from koura.spd.entry import Entry
 from koura.spd.selector import Flow
 from koura.traffic.bundle import Missing
 from koura.traffic.fragments import Reassembly
+from koura.traffic.latches import Latches
 from koura.traffic.outcome import Event, Tapped
 from koura.traffic.pmtu import Paths
 from koura.traffic.sockets import Sockets
@@ -33,6 +34,16 @@ from koura.xform.base import Context
 from koura.xform.place import Place
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Where a peer was seen. is_newest: by the highest number of a checked window; a replayed or late packet proves nothing."""
+
+    src: bytes
+    sport: int
+    is_newest: bool
+    is_tunnel: bool
+
+
 class KeyManagement(Protocol):
     """What traffic tells key management: pfkey.server behind it, seen from here."""
 
@@ -40,8 +51,8 @@ class KeyManagement(Protocol):
         """An SA is missing; whether anybody is told is a matter of suppression (pfkey.md §7)."""
         ...
 
-    def moved(self, sa: Association, src: bytes, sport: int, at: Moment) -> None:
-        """A packet that authenticated came from another address or port than the SA's. RFC 3947 §5.2."""
+    def moved(self, sa: Association, seen: Seen, at: Moment) -> bool:
+        """A packet that authenticated came from another address or port than the SA's; whether the SA follows. RFC 3947 §5.2."""
         ...
 
 
@@ -65,9 +76,13 @@ class Plane:
     ports: frozenset[int] = frozenset((natt.PORT,))
     tunnels: frozenset[int] = frozenset()  # reqids of virtual tunnel interfaces
     events: list[Event] = field(default_factory=list)
+    latches: Latches = field(init=False)
     generation: int = 0  # moves with everything but policies and SAs that a flow's fate depends on
     out_fragments: Reassembly = field(default_factory=Reassembly)
     in_fragments: Reassembly = field(default_factory=Reassembly)
+
+    def __post_init__(self) -> None:
+        self.latches = Latches(self.sadb)
 
     def is_ours(self, address: bytes) -> bool:
         """Whether a packet to this address is for this host; multicast and broadcast are the host's to say (LocalAddresses)."""

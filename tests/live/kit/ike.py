@@ -15,6 +15,7 @@ from tests.live.kit.gateways import Row, run
 from tests.live.kit.programs import PATIENCE_S, command
 
 IKED = shutil.which("iked") or "/usr/sbin/iked"
+AGAIN_S = 10.0
 TOML = '[host]\nports = []\n[sysctl]\n"net.koura.mss_clamp" = 1\n'
 
 
@@ -28,16 +29,36 @@ def daemon(gateway: str, home: Path, toml: str = TOML) -> Running:
 @contextmanager
 def iked(gateway: str, home: Path, conf: str, *options: str) -> Iterator[Path]:
     """iked under `koura run`; its log."""
+    with started(gateway, home, conf, *options) as (_, log):
+        yield log
+
+
+@contextmanager
+def started(gateway: str, home: Path, conf: str, *options: str) -> Iterator[tuple["subprocess.Popen[bytes]", Path]]:
+    """iked under `koura run`: its process, and its log."""
     (home / "iked.conf").write_text(conf)
     (home / "iked.conf").chmod(0o600)
     words = command(home / "koura", IKED, "-d", "-v", "-f", str(home / "iked.conf"), "-s", str(home / "iked.sock"), *options)
     with (home / "log").open("wb") as log:
         process = subprocess.Popen(["ip", "netns", "exec", gateway, *words], stdout=log, stderr=log, cwd=home)
         try:
-            yield home / "log"
+            yield process, home / "log"
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(PATIENCE_S)
+
+
+def establish(process: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Until the one who begins has its IKE SA. A peer that was about to start may have dropped a half-made one: then it begins anew."""
+    deadline = time.monotonic() + PATIENCE_S
+    again = time.monotonic() + AGAIN_S
+    while "established peer" not in log.read_text():
+        now = time.monotonic()
+        assert now < deadline, log.read_text()
+        if now > again and "initiating" in log.read_text():
+            process.send_signal(signal.SIGHUP)
+            again = now + AGAIN_S
+        time.sleep(0.05)
 
 
 @contextmanager
@@ -50,15 +71,17 @@ def two_iked(hosts: Row, home: Path, lifetime_s: int) -> Iterator[tuple[Running,
                 f'ikev2 "row" {mode} esp from 10.77.{here}.0/24 to 10.77.{there}.0/24 local 192.0.2.{here} peer 192.0.2.{there} '
                 f'childsa enc aes-128-ctr auth hmac-sha1 srcid g{here}.test dstid g{there}.test lifetime {life} psk "for-this-test-only"\n'
             )
-            stack.enter_context(iked(hosts.gateways[here - 1], home / str(here), conf))
+            process, log = stack.enter_context(started(hosts.gateways[here - 1], home / str(here), conf))
+        establish(process, log)
         answers(hosts.host_a, "10.77.2.2", (home / "1" / "log").read_text)
         yield daemons[0], daemons[1]
 
 
-def answers(host: str, target: str, what_happened: object) -> None:
+def answers(host: str, target: str, what_happened: object, *options: str) -> None:
     """Until the other side answers a ping. Raises AssertionError with the log after a minute."""
     deadline = time.monotonic() + PATIENCE_S
-    while subprocess.run(["ip", "netns", "exec", host, "ping", "-c", "1", "-W", "1", target], capture_output=True, check=False).returncode:
+    line = ["ip", "netns", "exec", host, "ping", "-c", "1", "-W", "1", *options, target]
+    while subprocess.run(line, capture_output=True, check=False).returncode:
         assert time.monotonic() < deadline, what_happened() if callable(what_happened) else what_happened
 
 

@@ -71,7 +71,7 @@ def test_stat_shows_netstats_sections(ask: Asking) -> None:
     assert "ah:" in ask("stat")["text"] and "esp:" in ask("stat")["text"]
     counters = ask("stat", json=True)["counters"]
     assert counters["pfkey"]["out_total"] == 1 and counters["reasons"] == {}
-    assert set(counters) == {"ipsec", "ipsec6", "ah", "esp", "ipcomp", "pfkey", "attachments", "reasons"}
+    assert set(counters) == {"ipsec", "ipsec6", "ah", "esp", "ipcomp", "natt", "pfkey", "attachments", "reasons"}
     assert ask("stat", protocol="esp", nonzero=True)["text"] == "esp:"
     assert ask("stat", protocol="udp")["errno"] == "EINVAL"
 
