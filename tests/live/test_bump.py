@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -218,8 +218,8 @@ def test_what_comes_in_clear_from_outside_is_refused_and_counted(tmp_path: Path)
 
 
 @pytest.fixture
-def flooded(tmp_path: Path) -> Iterator[Line]:
-    """Two bumps that work, and pings from a, 200 a second."""
+def flooded(tmp_path: Path) -> Iterator[tuple[Line, Callable[[], object]]]:
+    """Two bumps that work, and pings from a, 200 a second, until they are ended."""
     with line("kw", tmp_path) as made:
         furnish(made)
         for number in (1, 2):
@@ -227,7 +227,7 @@ def flooded(tmp_path: Path) -> Iterator[Line]:
         made.answers("192.0.2.2")
         flood = subprocess.Popen(["ip", "netns", "exec", made.a, "ping", "-n", "-q", "-i", "0.005", "192.0.2.2"], stdout=subprocess.DEVNULL)
         try:
-            yield made
+            yield made, flood.terminate
         finally:
             flood.terminate()
             flood.wait()
@@ -242,9 +242,9 @@ def _passes(made: Line) -> bool:
     return " 0% packet loss" in run(made.a, "ping", "-n", "-c", "1", "-W", "1", "192.0.2.2", check=False)
 
 
-def test_nothing_passes_in_clear_whoever_dies(flooded: Line, tmp_path: Path) -> None:
+def test_nothing_passes_in_clear_whoever_dies(flooded: tuple[Line, Callable[[], object]], tmp_path: Path) -> None:
     """Engine killed, keeper killed, down for a while, started again, under pings: on the wire only ESP, and nothing without an engine."""
-    made, file = flooded, tmp_path / "wire.pcap"
+    (made, end), file = flooded, tmp_path / "wire.pcap"
     with Capture(made.bumps[0], "out", file):
         before = _engine(made, 1)
         os.kill(before, signal.SIGKILL)
@@ -261,6 +261,7 @@ def test_nothing_passes_in_clear_whoever_dies(flooded: Line, tmp_path: Path) -> 
         assert not _passes(made)
         made.start(1, script(0).replace("-r 32 ", ""))
         made.until(lambda: _passes(made), "pings pass again")
+        end()
     assert clear(file) == []
     assert made.daemons.pop(1).stop() == 0
     assert "koura" not in run(made.bumps[0], "nft", "list", "tables", "netdev")

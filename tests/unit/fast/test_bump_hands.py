@@ -113,6 +113,8 @@ class World:
             frame = bridge.frame_of(octets, b"")
             if isinstance(frame, Frame):
                 self.bump.frame(self.pair, number, frame)
+            else:
+                self.sides[number].losses.lose("unread")
 
 
 @pytest.fixture
@@ -189,6 +191,34 @@ def test_the_same_leaves_both(made: list[World], script: str) -> None:
         assert dict(one.host.stack.report.read("ipsec")) == dict(other.host.stack.report.read("ipsec"))
     assert fast.host.stack.report.read("esp")["output"] > 40
     assert fast.bump.counts(fast.pair, INSIDE)["received"] > 40  # type: ignore[attr-defined]
+
+
+def garbage(dice: random.Random) -> bytes:
+    """Octets that nobody meant: cut, of chance, or with a header in front that does not fit."""
+    link = Link(B, A, b"\x81\0\0\x05" * dice.randrange(7))
+    what = dice.randrange(4)
+    if what == 0:
+        return dice.randbytes(dice.randrange(1, 80))
+    if what == 1:
+        whole = draw(dice)
+        return whole[: dice.randrange(1, len(whole))]
+    if what == 2:
+        places = (dice.choice((0, 14, 34, 54, 1400, 65535)) for _ in range(4))
+        front = offload.VNET.pack(dice.randrange(4), dice.choice((0, 1, 3, 4, 5, 0x81)), *places)
+        return front + draw(dice)[10:]
+    return bytes(10) + link.front(dice.choice((frames.IPV4, frames.IPV6))) + dice.randbytes(dice.randrange(70))
+
+
+def test_garbage_ends_in_both_alike(made: list[World]) -> None:
+    dice = random.Random(SEED + 1)
+    fast, slow = both(made, BYPASS + IN_FRONT_OF_A)
+    for number in range(300):
+        side = dice.choice((INSIDE, OUTSIDE))
+        sent = [garbage(dice) for _ in range(dice.choice((1, 5)))]
+        assert fast.come(side, *sent) == slow.come(side, *sent), (SEED + 1, number)
+    assert dict(fast.host.stack.report.read("ipsec")) == dict(slow.host.stack.report.read("ipsec"))
+    kept = frame(bytes(IP(src="192.0.2.1", dst="192.0.2.2") / UDP() / b"still here"))
+    assert fast.come(INSIDE, kept) == slow.come(INSIDE, kept) != ([], [])
 
 
 def test_tunnels_at_own_addresses_go_where_the_reference_sends_them(made: list[World]) -> None:
