@@ -1,5 +1,6 @@
 """tcpdump on an interface of a namespace, for as long as a block runs; every packet up to its end is in the file."""
 
+import re
 import select
 import shutil
 import signal
@@ -14,13 +15,14 @@ SETTLE_S = 0.3
 
 
 class Capture:
-    """`with Capture(host, interface, file, *filter)`: it listens when the block begins."""
+    """`with Capture(host, interface, file, *filter)`: it listens when the block begins. `lost`: what it missed, known at its end."""
 
     def __init__(self, host: str, interface: str, file: Path, *expression: str) -> None:
         self.file = file
         options = ["-n", "-U", "--immediate-mode", "-B", "16384", "-Z", "root", "-i", interface, "-w", str(file)]
         self._words = ["ip", "netns", "exec", host, TCPDUMP, *options, *expression]
         self._process: subprocess.Popen[bytes] | None = None
+        self.lost = 0
 
     def __enter__(self) -> "Capture":
         self._process = process = subprocess.Popen(self._words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
@@ -41,4 +43,5 @@ class Capture:
         while size != (size := self.file.stat().st_size):  # what the kernel has captured is written first
             time.sleep(SETTLE_S)
         self._process.send_signal(signal.SIGINT)
-        self._process.communicate(timeout=READY_S)
+        _, said = self._process.communicate(timeout=READY_S)
+        self.lost = sum(map(int, re.findall(rb"(\d+) packets? dropped by", said)))

@@ -2,6 +2,8 @@
 
     host a          gateway a                       gateway b          host b
     10.77.1.2 ----- 10.77.1.1   192.0.2.1 ===== 192.0.2.2   10.77.2.1 ----- 10.77.2.2
+
+and, where it is asked for, IPv6 beside it: 2001:db8:a::2, ::1, 2001:db8:0:1::1, ::2, 2001:db8:b::1, ::2.
 """
 
 import os
@@ -37,7 +39,7 @@ def start(host: str, *words: str) -> "subprocess.Popen[str]":
 
 
 @contextmanager
-def row(name: str) -> Iterator[Row]:
+def row(name: str, *, has_v6: bool = False) -> Iterator[Row]:
     made = Row(*(f"{name}{place}{os.getpid()}" for place in ("a", "ga", "gb", "b")))
     hosts = (made.host_a, made.gateway_a, made.gateway_b, made.host_b)
     try:
@@ -55,6 +57,14 @@ def row(name: str) -> Iterator[Row]:
         ip("-n", made.gateway_a, "link", "add", "wan", "type", "veth", "peer", "name", "wan", "netns", made.gateway_b)
         for number, gateway in enumerate(made.gateways, 1):
             _address(gateway, "wan", f"192.0.2.{number}/24")
+            if has_v6:
+                _address_v6(gateway, "wan", f"2001:db8:0:1::{number}/64")
+        for number, (host, gateway) in enumerate(((made.host_a, made.gateway_a), (made.host_b, made.gateway_b)) if has_v6 else ()):
+            net = f"2001:db8:{'ab'[number]}:"
+            run(gateway, "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
+            _address_v6(gateway, "lan", f"{net}:1/64")
+            _address_v6(host, "v0", f"{net}:2/64")
+            ip("-n", host, "-6", "route", "add", "default", "via", f"{net}:1")
         yield made
     finally:
         for host in hosts:
@@ -64,3 +74,7 @@ def row(name: str) -> Iterator[Row]:
 def _address(host: str, interface: str, address: str) -> None:
     ip("-n", host, "addr", "add", address, "dev", interface)
     ip("-n", host, "link", "set", interface, "up")
+
+
+def _address_v6(host: str, interface: str, address: str) -> None:
+    ip("-n", host, "addr", "add", address, "dev", interface, "nodad")

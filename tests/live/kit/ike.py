@@ -1,6 +1,8 @@
 """Gateways of a row with Koura in host mode and an IKE daemon under `koura run`; what they counted afterwards."""
 
 import json
+import os
+import re
 import shutil
 import signal
 import subprocess
@@ -8,22 +10,47 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from koura.daemon.launch import Running
 from tests.live.kit.gateways import Row, run
-from tests.live.kit.programs import PATIENCE_S, command
+from tests.live.kit.programs import PATIENCE_S, command, descendants
 
 IKED = shutil.which("iked") or "/usr/sbin/iked"
 AGAIN_S = 10.0
 TOML = '[host]\nports = []\n[sysctl]\n"net.koura.mss_clamp" = 1\n'
 
 
-def daemon(gateway: str, home: Path, toml: str = TOML) -> Running:
+def daemon(gateway: str, home: Path, toml: str = TOML, environment: str = "A=") -> Running:
     """A daemon in host mode in `gateway`; its sockets are in `home`/koura."""
     home.mkdir(exist_ok=True)
     (home / "koura.toml").write_text(toml)
-    return Running(home / "koura", "-c", str(home / "koura.toml"), prefix=("ip", "netns", "exec", gateway))
+    return Running(home / "koura", "-c", str(home / "koura.toml"), prefix=("ip", "netns", "exec", gateway, "env", environment))
+
+
+@dataclass(frozen=True)
+class Iked:
+    """One that runs under `koura run`."""
+
+    log: Path
+    process: "subprocess.Popen[bytes]"
+
+    def said(self, what: str) -> int:
+        """How often its log has this (a regular expression)."""
+        return len(re.findall(what, self.log.read_text()))
+
+    def stop(self) -> None:
+        """It says goodbye to its peers."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        self.process.wait(PATIENCE_S)
+
+    def die(self) -> None:
+        """All its processes at once, without a word."""
+        for pid in descendants(self.process.pid):
+            os.kill(pid, signal.SIGKILL)
+        self.process.wait(PATIENCE_S)
 
 
 @contextmanager
@@ -34,18 +61,21 @@ def iked(gateway: str, home: Path, conf: str, *options: str) -> Iterator[Path]:
 
 
 @contextmanager
-def started(gateway: str, home: Path, conf: str, *options: str) -> Iterator[tuple["subprocess.Popen[bytes]", Path]]:
-    """iked under `koura run`: its process, and its log."""
+def started(
+    gateway: str, home: Path, conf: str, *options: str, etc: Path | None = None
+) -> Iterator[tuple["subprocess.Popen[bytes]", Path]]:
+    """iked under `koura run`: its process, and its log. etc: what stands in the place of /etc/iked for it."""
     (home / "iked.conf").write_text(conf)
     (home / "iked.conf").chmod(0o600)
     words = command(home / "koura", IKED, "-d", "-v", "-f", str(home / "iked.conf"), "-s", str(home / "iked.sock"), *options)
+    if etc is not None:  # in the mount namespace that `ip netns exec` makes
+        words = ["sh", "-c", 'mount --bind "$0" /etc/iked && exec "$@"', str(etc), *words]
     with (home / "log").open("wb") as log:
-        process = subprocess.Popen(["ip", "netns", "exec", gateway, *words], stdout=log, stderr=log, cwd=home)
+        running = Iked(home / "log", subprocess.Popen(["ip", "netns", "exec", gateway, *words], stdout=log, stderr=log, cwd=home))
         try:
-            yield process, home / "log"
+            yield running.process, running.log
         finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(PATIENCE_S)
+            running.stop()
 
 
 def establish(process: "subprocess.Popen[bytes]", log: Path) -> None:
@@ -62,10 +92,11 @@ def establish(process: "subprocess.Popen[bytes]", log: Path) -> None:
 
 
 @contextmanager
-def two_iked(hosts: Row, home: Path, lifetime_s: int) -> Iterator[tuple[Running, Running]]:
+def two_iked(hosts: Row, home: Path, lifetime_s: int, environment: str = "A=") -> Iterator[tuple[Running, Running]]:
     """Both gateways connected. The first rekeys; the second leaves it to it, so that they do not do so at the same moment."""
     with ExitStack() as stack:
-        daemons = [stack.enter_context(daemon(gateway, home / str(n))) for n, gateway in enumerate(hosts.gateways, 1)]
+        made = [daemon(gateway, home / str(n), environment=environment) for n, gateway in enumerate(hosts.gateways, 1)]
+        daemons = [stack.enter_context(one) for one in made]
         for here, there, mode, life in ((2, 1, "passive", 3600), (1, 2, "active", lifetime_s)):
             conf = (
                 f'ikev2 "row" {mode} esp from 10.77.{here}.0/24 to 10.77.{there}.0/24 local 192.0.2.{here} peer 192.0.2.{there} '
@@ -90,6 +121,18 @@ def esp_counters(of: Running) -> dict[str, int]:
     words = [sys.executable, "-m", "koura", "stat", "-p", "esp", "--json", "--socket", str(of.directory)]
     found = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)["esp"]
     return {name: int(value) for name, value in found.items()}
+
+
+def counters(of: Running) -> dict[str, dict[str, int]]:
+    """`koura stat`: netstat's sections, `reasons`, and of `attachments` what each lost, by its name."""
+    words = [sys.executable, "-m", "koura", "stat", "--json", "--socket", str(of.directory)]
+    found: dict[str, dict[str, int]] = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+    moved = found.pop("attachments").items()
+    found["lost"] = {
+        f"{name} {what}": count for name, counts in moved for what, count in counts.items()  # type: ignore[attr-defined]
+        if count and what not in ("received", "sent", "taken", "delivered")
+    }  # fmt: skip
+    return found
 
 
 def dropped_by_the_kernel(gateway: str) -> int:

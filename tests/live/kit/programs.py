@@ -3,7 +3,8 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -62,6 +63,29 @@ def output(engine: Engine, text: str) -> list[str]:
     assert program.returncode == 0, f"{program.returncode}: {program.stderr}"
     assert program.stderr == ""
     return program.stdout.splitlines()
+
+
+def until(is_so: Callable[[], bool], what_happened: Callable[[], str]) -> None:
+    """Wait for it. Raises AssertionError with what happened when that takes too long."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < deadline, what_happened()
+        time.sleep(0.05)
+
+
+def descendants(pid: int) -> list[int]:
+    """The pids of a process and of all that came of it, parents first."""
+    parents: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):
+        try:
+            with open(f"/proc/{entry}/stat") as file:
+                parents.setdefault(int(file.read().rpartition(")")[2].split()[1]), []).append(int(entry))
+        except (OSError, ValueError):
+            continue
+    found = [pid]
+    for one in found:
+        found += parents.get(one, [])
+    return found
 
 
 @cache
