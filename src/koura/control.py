@@ -108,8 +108,8 @@ def accepted(**values: Value) -> dict[str, Value]:
 
 
 def refused(error: Refused) -> dict[str, Value]:
-    """The reply of a request that was not."""
-    return {"ok": False, "errno": error.errno.name, "why": error.why}
+    """The reply of a request that was not. Of a long reason it has the beginning."""
+    return {"ok": False, "errno": error.errno.name, "why": error.why[: MESSAGE_OCTETS // 8]}
 
 
 def result(message: Mapping[str, Value]) -> Mapping[str, Value]:

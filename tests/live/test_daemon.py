@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -264,6 +265,28 @@ def test_hup_changes_what_differs_and_a_bad_file_changes_nothing(daemon: Running
     assert "+ SA 10.0.0.2 10.0.0.1 esp 0x1002" in daemon.said
     assert f"{conf}: 2 added, 1 removed, 3 unchanged" in daemon.said
     assert (len(key.dump(Type.DUMP)), len(key.dump(Type.X_SPDDUMP))) == (2, 3)
+
+
+def test_others_are_served_while_a_big_file_is_read(daemon: Running, conf: Path) -> None:
+    line = "add 10.0.0.1 10.0.0.2 esp {} -E aes-gcm-16 0x{:040x};\n"
+    conf.write_text(CONF + "".join(line.format(0x10000 + n, n) for n in range(2000)))
+    ended = threading.Event()
+
+    def load() -> None:
+        with Control(daemon.directory) as control:
+            assert control.ask("reload")["added"] == 2000
+        ended.set()
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    key, served = Key(daemon.directory), 0
+    while not ended.is_set() and thread.is_alive():
+        key.ask(Type.REGISTER)
+        served += not ended.is_set()
+    thread.join()
+    assert ended.is_set(), "it was loaded"
+    assert served > 10, "a slice is short, and there are many"
+    assert len(key.dump(Type.DUMP)) == 2002
 
 
 def reload(daemon: Running) -> None:

@@ -79,15 +79,21 @@ def test_no_nonce_comes_twice_over_kills_of_the_whole_daemon(two: tuple[tuple[st
         assert len({number for number, _ in seen}) == len(seen), "a number came twice"
 
 
-def test_a_replay_across_a_restart_is_refused(two: tuple[tuple[str, str], list[Running]], tmp_path: Path) -> None:
-    """What was received before the mark was saved is refused by the daemon that comes after."""
+@pytest.mark.parametrize("is_clean", [False, True], ids=["killed", "stopped"])
+def test_a_replay_across_a_restart_is_refused(two: tuple[tuple[str, str], list[Running]], tmp_path: Path, is_clean: bool) -> None:
+    """What was received before the mark was saved is refused by the daemon that comes after; a clean stop saves it, and leaves no gap."""
     hosts, (_, daemon) = two
     with Capture(hosts[1], "v0", tmp_path / "wire.pcap"):
         run(hosts[0], "ping", "-c", "3", "-i", "0.05", "-W", "5", "192.0.2.2")
-    time.sleep(1.5)  # marks are saved each second
-    daemon.signal(signal.SIGKILL)
+    if not is_clean:
+        time.sleep(1.5)  # marks are saved each second
+        daemon.signal(signal.SIGKILL)
     daemon.stop()
     daemon.start()
+    with Capture(hosts[1], "v0", tmp_path / "after.pcap"):
+        run(hosts[0], "ping", "-c", "1", "-W", "5", "192.0.2.2")
+    (number,) = [number for spi, number, _ in _esp(tmp_path / "after.pcap") if spi == 0x1002]
+    assert (number == 4) == is_clean
     before = _counter(daemon, "replay")
     packets = [record for record in _whole(tmp_path / "wire.pcap") if record[20:24] == (0x1001).to_bytes(4, "big")]
     assert len(packets) == 3

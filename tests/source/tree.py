@@ -9,7 +9,7 @@ PACKAGE = ROOT / "src" / "koura"
 
 # docs/architecture.md §2: a room imports only from strictly lower ranks.
 RANKS = {
-    "quick": 0, "reasons": 0, "errors": 0, "address": 0, "saindex": 0, "secret": 0, "moment": 0, "entropy": 0, "settings": 0,
+    "quick": 0, "reasons": 0, "errors": 0, "address": 0, "saindex": 0, "secret": 0, "moment": 0, "entropy": 0, "settings": 0, "slices": 0,
     "wire": 1, "crypto": 1, "stats": 1,
     "sadb": 2, "spd": 2,
     "xform": 3, "enc": 3, "notices": 3,
@@ -23,7 +23,7 @@ RANKS = {
 }  # fmt: skip
 
 # Inside rank 0 these lean on one another; everything else at rank 0 stands alone.
-RANK_0_ORDER = ("quick", "errors", "reasons", "moment", "entropy", "secret", "address", "saindex", "settings")
+RANK_0_ORDER = ("quick", "slices", "errors", "reasons", "moment", "entropy", "secret", "address", "saindex", "settings")
 
 
 @dataclass(frozen=True)

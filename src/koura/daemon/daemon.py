@@ -327,7 +327,7 @@ class Daemon:
             connection.reply([control.accepted(pid=os.getpid())])
             self._down()
         elif name == "reload":
-            self._reload(lambda reply: connection.reply_written([control.write(reply)]))
+            self._reload(lambda reply: connection.reply_written([control.write(part) for part in _parted(reply)]))
         else:
             if name in ("socket-policy", "socket-where", "encapsulation"):
                 connection.sockets[int(str(arguments["socket"]))] = None
@@ -373,6 +373,14 @@ class Daemon:
 
     def _is_ours(self, who: Credentials) -> bool:
         return who.uid in (0, os.geteuid())
+
+
+def _parted(reply: Mapping[str, Value]) -> list[Mapping[str, Value]]:
+    """A reply as several, if its diff is long; the opposite of `_whole`."""
+    diff = reply.get("diff")
+    if not isinstance(diff, list):
+        return [reply]
+    return list(control.split("diff", diff, **{key: value for key, value in reply.items() if key not in ("ok", "diff")}))
 
 
 def _whole(parts: tuple[bytes, ...]) -> Mapping[str, Value]:

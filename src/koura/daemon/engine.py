@@ -9,8 +9,9 @@ import json
 import socket
 import struct
 import syslog
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 from koura.daemon import ends, handover, journal
@@ -23,7 +24,7 @@ from koura.daemon.link import Link
 from koura.daemon.packets import Packets
 from koura.daemon.records import Kind, Record, pack, unpack
 from koura.daemon.taps import Taps, Watcher
-from koura.daemon.verbs import Verbs
+from koura.daemon.verbs import LOAD, Verbs
 from koura.errors import Bug
 from koura.fast import drivers
 from koura.fast.path import FastPath
@@ -64,6 +65,7 @@ class Engine:
         self._life: _Life | None = None
         self._timer: Timer | None = None
         self._is_armed = False
+        self._loads: deque[tuple[int, dict[str, Any]]] = deque()  # asked for, by the number of the call; the first is under way
         self._doing: dict[int, Callable[[Record], None]] = {
             Kind.OPENED: self._opened, Kind.CLOSED: self._closed, Kind.REQUEST: self._request, Kind.PULL: self._pull, Kind.CALL: self._call,
             Kind.RESERVED: self._reserved,
@@ -77,10 +79,16 @@ class Engine:
             elif record.kind == Kind.START:
                 self._start()
             elif record.kind == Kind.STOP:
-                self._link.flush()
-                self._loop.stop()
+                self._loop.soon(self._end)  # when the packets that are read already have left
             else:
                 self._doing[record.kind](record)
+
+    def _end(self) -> None:
+        """Nothing is done after this: what SAs have sent and seen is exact."""
+        if self._life is not None and self._life.grants is not None:
+            self._tell(self._life.grants.last_words())
+        self._link.flush()
+        self._loop.stop()
 
     def _start(self) -> None:
         """Be what the engine before was."""
@@ -160,12 +168,37 @@ class Engine:
             self._host_says(asked)
             self._tell([Record(Kind.REPLY, record.number, pack(()))])
             return
-        is_load = asked["do"] == "load"
-        with garbage.resting() if is_load else nullcontext():
-            replies, events = self._alive.verbs.do(asked, self._clock.now())
-            self._tell([Record(Kind.REPLY, record.number, pack(replies))], events)
-        if is_load:
+        if asked["do"] == LOAD:
+            self._loads.append((record.number, asked))
+            if len(self._loads) == 1:
+                self._load_next()
+            return
+        replies, events = self._alive.verbs.do(asked, self._clock.now())
+        self._tell([Record(Kind.REPLY, record.number, pack(replies))], events)
+
+    def _load_next(self) -> None:
+        """The file that was asked for first; between its slices everybody else is served."""
+        number, asked = self._loads[0]
+        resting = ExitStack()
+        resting.enter_context(garbage.resting())
+        work = self._alive.verbs.load(asked, self._clock.now)
+
+        def go_on() -> None:
+            try:
+                next(work)
+            except StopIteration as end:
+                replies, events = end.value
+                self._tell([Record(Kind.REPLY, number, pack(replies))], events)
+            else:
+                self._loop.soon(go_on)
+                return
+            resting.close()
             memory.give_back()  # the stack that the file ran on, and its text
+            self._loads.popleft()
+            if self._loads:
+                self._loop.soon(self._load_next)
+
+        go_on()
 
     def _host_says(self, asked: dict[str, object]) -> None:
         """Which addresses are ours, how large packets may be, and when packets may be read: not before every policy is there."""

@@ -3,7 +3,8 @@
     SA comes, or is at the end of its block --RESERVE--> keeper: on disk --RESERVED--> Granted to the stack, held packets go on
 
 Blocks are asked for ahead of need: a new SA at once, a busy one while half of what it has is left (sequence.draw). Once a second the
-highest numbers of windows that moved go to the keeper, a slice of the SAs at a time; and those of an SA that goes, at once.
+highest numbers of windows that moved go to the keeper, a slice of the SAs at a time; and those of an SA that goes, at once. A clean
+stop ends with both for all SAs, exactly.
 """
 
 import struct
@@ -22,6 +23,7 @@ from koura.traffic.outcome import Event, Wanted
 MARKS_S = 1.0
 _LINE = struct.Struct(">B16sQ")
 _SLICE = 2000
+_LINES = 20_000  # of one record
 Handle = tuple[int, int]
 
 
@@ -79,10 +81,20 @@ class Grants:
         for _ in range(_SLICE):
             sa = next(self._round, None)
             if sa is None:
-                self._round = iter(self._stack.sadb)
+                self._round = iter((*self._stack.sadb, *self._stack.sadb.grace))
                 break
             lines += self._mark(sa)
         return [self._record(lines, ())] if lines else []
+
+    def last_words(self) -> list[Record]:
+        """No packet is sent or received any more: what every SA has sent and seen."""
+        lines: list[Entry] = []
+        for sa in (*self._stack.sadb, *self._stack.sadb.grace):
+            lines += self._mark(sa)
+            if sa.has_ledger and sa.state is not State.LARVAL:
+                entry = self._ledger.stopped(sa.agreement, int(sa.hot.words[hot.SEQUENCE_LAST]))
+                lines += [entry] if entry is not None else []
+        return [self._record(lines[first : first + _LINES], ()) for first in range(0, len(lines), _LINES)]
 
     @property
     def slices(self) -> int:

@@ -35,6 +35,7 @@ from koura.settings import Settings
 MOST_FAILURES = 2  # engines that may die over one request
 MOST_STILLBORN = 5  # engines in a row that die before they are ready
 RETRY_S = 0.2
+STOP_S = 30.0  # an engine that is asked to stop may be silent for so long
 SYSLOG = "/dev/log"
 RESTORE_STEP = 1000  # things restored in one step
 
@@ -110,11 +111,11 @@ class Keeper:
         link.send([Record(Kind.START)])
 
     def stop(self) -> None:
-        """End the engine; what it said before is done."""
+        """End the engine; what it said before is done, and so are its last words to the ledger."""
         self._is_stopping = True
         if self._link is not None:
             self._link.send([Record(Kind.STOP)])
-            self._link.flush()
+            self._link.finish(STOP_S)
         if self._child is not None:
             child.reap(self._child, is_wanted=True)
             self._child = None

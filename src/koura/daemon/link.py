@@ -50,6 +50,16 @@ class Link:
         if self._is_open:
             self._socket.setblocking(False)
 
+    def finish(self, patience_s: float) -> None:
+        """Wait for all that the other side says until its end. One that says nothing for so long has ended."""
+        while self._is_open:
+            self._socket.settimeout(patience_s)
+            try:
+                self._flush()
+                self._read()
+            except TimeoutError:
+                self._end()
+
     def close(self) -> None:
         if self._is_open:
             self._is_open = False

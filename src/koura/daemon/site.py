@@ -5,12 +5,15 @@
 3. What somebody else has under the same SPI or selector, and otherwise, refuses the file. Limits are looked at.
 4. Only then anything changes; from here on nothing can be refused.
 
+The first step takes most of the time and touches nothing: it is done in slices, between which clients and packets are served. The
+others are done in one go, so that nobody sees half a file; where tunables changed meanwhile the script runs anew.
+
 What is unchanged is not touched: an SA keeps its counters and numbers, a policy its id. Policies of one priority stand in the order of
 the file, so one that has another place in it now is put in anew. What others added (IKE daemons, setkey) stays, whatever the file
 flushes. Host names are not looked up: the file must work before there is a network.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from koura import address
@@ -26,7 +29,9 @@ from koura.sadb.association import Association, State
 from koura.saindex import Protocol
 from koura.setkey import parse
 from koura.setkey.faults import BadScript
-from koura.setkey.run import Answered, Refusal, run
+from koura.setkey.run import Answered, Refusal, running
+from koura.settings import Settings
+from koura.slices import Slices, whole
 from koura.spd import language
 from koura.spd.entry import Entry
 from koura.spd.policy import MAX_MANUAL_REQID, Level, Policy
@@ -89,12 +94,20 @@ class Site:
             # Orders of SAs that have gone are given out again.
             self._owned = Owned(owned.sas & {sa.order for sa in self._stack.sadb}, owned.policies)
 
-    def load(self, scripts: Iterable[tuple[str, str]], at: Moment, *, is_trial: bool = False) -> Diff:
+    def load(self, scripts: Sequence[tuple[str, str]], at: Moment, *, is_trial: bool = False) -> Diff:
         """Make the scripts true, each a name and its text, one behind the other.
 
         Raises Refused with every fault, and nothing has changed. is_trial: only say what would change.
         """
-        wanted = self._run(scripts, at)
+        return whole(self.loading(scripts, lambda: at, is_trial=is_trial))
+
+    def loading(self, scripts: Sequence[tuple[str, str]], now: Callable[[], Moment], *, is_trial: bool = False) -> Slices[Diff]:
+        """The same in slices."""
+        settings = None
+        while settings is not self._stack.settings:
+            settings = self._stack.settings
+            wanted = yield from self._run(scripts, settings, now())
+        at = now()
         plan = _Plan()
         self._plan_sas(plan, list(wanted.sadb))
         self._plan_policies(plan, sorted(wanted.spd.entries(), key=lambda entry: entry.id))
@@ -103,23 +116,25 @@ class Site:
             self._do(plan, at)
         return plan.diff
 
-    def _run(self, scripts: Iterable[tuple[str, str]], at: Moment) -> Stack:
+    def _run(self, scripts: Iterable[tuple[str, str]], settings: Settings, at: Moment) -> Slices[Stack]:
         """1. The scripts on a stack of their own. Raises Refused."""
-        stack = Stack(System(), self._stack.settings)
+        stack = Stack(System(), settings)
         stack.notice(KeySocketOpened(_SOCKET, "freebsd", 0, is_privileged=True), at)
 
         def ask(octets: bytes) -> Answered:
             refused = stack.control(_SOCKET, octets, at).refused
             return Answered(refused.errno.bsd, refused.why) if refused is not None else Answered()
 
-        read = [parse.check(text, name) for name, text in scripts]
+        read = []
+        for name, text in scripts:
+            read.append((yield from parse.checking(text, name)))
         faults = [fault for script in read for fault in script.faults]
         refusals: list[Refusal] = []
         try:
             if faults:
                 raise BadScript(tuple(faults[: parse.MAX_FAULTS]))
             for script in read:
-                refusals += run(script, ask)
+                refusals += yield from running(script, ask)
         except BadScript as bad:
             raise Refused(Errno.EINVAL, str(bad)) from bad
         lasting = [str(refusal.fault) for refusal in refusals if refusal.is_lasting]

@@ -19,6 +19,7 @@ from koura.pfkey import dialect as dialects
 from koura.pfkey import policy as policies
 from koura.pfkey.dialect import Dialect
 from koura.saindex import Direction
+from koura.slices import Slices, whole
 from koura.spd.policy import Action, Policy
 from koura.stack import Answer, Stack
 from koura.sysctl import tree
@@ -31,6 +32,7 @@ LEVELS = {0: "IPPROTO_IP", 41: "IPPROTO_IPV6"}
 ENCAPSULATION_ESP = 2  # UDP_ENCAP_ESPINUDP
 DEBUG_KEY = 16  # net.key.debug: the area of PF_KEY itself
 DEFAULT_DIALECT = "linux"
+LOAD = "load"
 
 
 class Verbs:
@@ -45,7 +47,7 @@ class Verbs:
         self._events: list[Event] = []
         self._at = Moment(0)
         self._verbs: dict[str, Callable[[Arguments], Replies]] = {
-            "sysctl": self._sysctl, "sysctl-list": self._sysctl_list, "stat": self._stat, "load": self._load,
+            "sysctl": self._sysctl, "sysctl-list": self._sysctl_list, "stat": self._stat,
             "socket-policy": self._set_policy, "socket-policy-get": self._get_policy, "socket-where": self._where,
             "socket-gone": self._gone, "encapsulation": self._encapsulation,
             "filter-add": self._filter_add, "filter-list": self._filter_list, "filter-del": self._filter_del,
@@ -57,8 +59,23 @@ class Verbs:
         self._site.resume(kept)
         self.filters.resume(kept)
 
+    def load(self, asked: dict[str, Any], now: Callable[[], Moment]) -> Slices[tuple[list[bytes], list[Event]]]:
+        """The configuration file: like `do`, in slices."""
+        scripts = asked.get("scripts") or [[asked.get("file", ""), asked.get("text", "")]]
+        try:
+            diff = yield from self._site.loading([(name, text) for name, text in scripts], now, is_trial=asked.get("check", False))
+        except Refused as error:
+            return [control.write(control.refused(error))], []
+        except Malformed as error:
+            return [control.write(control.refused(Refused(Errno.EINVAL, str(error))))], []
+        lines: list[Value] = list(diff.lines)
+        replies = control.split("diff", lines, added=diff.added, removed=diff.removed, unchanged=diff.unchanged)
+        return [control.write(reply) for reply in replies], diff.events
+
     def do(self, asked: dict[str, Any], at: Moment) -> tuple[list[bytes], list[Event]]:
         """The replies to one call, written, and what happened besides."""
+        if asked["do"] == LOAD:
+            return whole(self.load(asked, lambda: at))
         self._at = at
         self._events = []
         verb = asked.pop("do")
@@ -116,15 +133,6 @@ class Verbs:
         what = netstat.MESSAGES.get(request[1], f"message {request[1]}") if len(request) > 1 else "a short message"
         end = f"refused: {answer.refused.errno.name}, {answer.refused.why}" if answer.refused is not None else "done"
         return [Record(Kind.LOG, syslog.LOG_DEBUG, f"key: {what}: {end}".encode())]
-
-    # -- the configuration file ----------------------------------------------------------------------------------------
-
-    def _load(self, asked: Arguments) -> Replies:
-        scripts = asked.get("scripts") or [[asked.get("file", ""), asked.get("text", "")]]
-        diff = self._site.load([(name, text) for name, text in scripts], self._at, is_trial=asked.get("check", False))
-        self._events += diff.events
-        lines: list[Value] = list(diff.lines)
-        return control.split("diff", lines, added=diff.added, removed=diff.removed, unchanged=diff.unchanged)
 
     # -- the packet filter ---------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
     SA comes      recall: where its numbers and its IV begin, what its window has seen
     SA sends      reserve: the next block; granted (notices.Granted) only when the reservation is on disk
     SA receives   mark: the highest number that authenticated
+    clean stop    stopped: the last number that was sent in fact, so that the next start leaves out nothing of the reservation
 
 What stands here is a keyed hash of the key, never the key. IVs belong to a key with its salt, so that two SAs of one key draw from one
 counter; sequence numbers and marks belong to an SA (protocol, destination, SPI and keys). Not here: octets on disk (sadb.ledgerfile),
@@ -32,6 +33,7 @@ class Kind(IntEnum):
     SEQUENCE = 1  # the last sequence number reserved
     IV = 2  # the first IV that is not reserved, modulo 2^64
     MARK = 3  # the highest number that a window has seen
+    STOPPED = 4  # the last sequence number sent before a clean stop; good until something is reserved again
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,9 @@ class Ledger:
         """A line that is written. Of sequence numbers and marks the highest counts, of IVs the last; the oldest lines make room."""
         key = (entry.kind, entry.id)
         before = self._values.pop(key, 0)
-        self._values[key] = entry.value if entry.kind is Kind.IV else max(before, entry.value)
+        self._values[key] = entry.value if entry.kind in (Kind.IV, Kind.STOPPED) else max(before, entry.value)
+        if entry.kind is Kind.SEQUENCE:
+            self._values.pop((Kind.STOPPED, entry.id), None)
         if len(self._values) > MOST_ENTRIES:
             del self._values[next(iter(self._values))]
 
@@ -99,7 +103,8 @@ class Ledger:
             )
         name = self._of_sa(agreement)
         iv = self._values.get((Kind.IV, self._of_key(agreement))) if has_counter else None
-        return Past(self._values.get((Kind.SEQUENCE, name), 0), iv, self._values.get((Kind.MARK, name), 0))
+        reserved = self._values.get((Kind.SEQUENCE, name), 0)
+        return Past(self._values.get((Kind.STOPPED, name), reserved), iv, self._values.get((Kind.MARK, name), 0))
 
     def reserve(self, agreement: Agreement, hot: Hot, last: int) -> tuple[Block, list[Entry]]:
         """The next block for an SA whose numbers end with `last`, and what must be on disk before it is granted.
@@ -129,6 +134,15 @@ class Ledger:
         if self._values.get((Kind.MARK, name), 0) >= top:
             return None
         entry = Entry(Kind.MARK, name, top)
+        self.put(entry)
+        return entry
+
+    def stopped(self, agreement: Agreement, last: int) -> Entry | None:
+        """The SA has sent `last` and will send no more before the next start; None: nothing is reserved beyond that."""
+        name = self._of_sa(agreement)
+        if self._values.get((Kind.SEQUENCE, name), 0) <= last:
+            return None
+        entry = Entry(Kind.STOPPED, name, last)
         self.put(entry)
         return entry
 

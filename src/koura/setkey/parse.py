@@ -15,6 +15,7 @@ from koura.setkey.cursor import Cursor, Wrong, quoted
 from koura.setkey.faults import BadScript, Fault, Source
 from koura.setkey.lexer import Command, Lexer
 from koura.setkey.statements import PolicyDump, PolicyFlush, Statement
+from koura.slices import COMMANDS, Slices, whole
 
 _BYTE_ORDER_MARK = "\ufeff"
 MAX_FAULTS = 100  # beyond so many, a text is no script
@@ -40,9 +41,14 @@ def parse(text: str, name: str = "") -> Script:
 
 def check(text: str, name: str = "") -> Script:
     """The script as far as it can be read, with its faults; raises nothing. A byte order mark, as editors leave one, is no part of it."""
+    return whole(checking(text, name))
+
+
+def checking(text: str, name: str = "") -> Slices[Script]:
+    """The same in slices."""
     source = Source(text.removeprefix(_BYTE_ORDER_MARK), name)
     reader = _Reader(source)
-    reader.read(0)
+    yield from reader.read(0)
     faults = sorted(reader.faults + reader.lexer.faults, key=lambda fault: (fault.line, fault.column))
     warnings = tuple(wrong.fault(source) for wrong in reader.warnings)
     return Script(source, tuple(reader.statements), tuple(faults[:MAX_FAULTS]), warnings)
@@ -78,15 +84,17 @@ class _Reader:
         self.faults: list[Fault] = []
         self.warnings: list[Wrong] = []
 
-    def read(self, start: int) -> None:
+    def read(self, start: int) -> Slices[None]:
         """Every command from the offset `start` on."""
         again: int | None = start
         while again is not None:
-            again = self._until_lost(again)
+            again = yield from self._until_lost(again)
 
-    def _until_lost(self, start: int) -> int | None:
+    def _until_lost(self, start: int) -> Slices[int | None]:
         """Read on to the end (None), or to a fault after which reading begins anew at the offset returned."""
-        for command in self.lexer.commands(start):
+        for count, command in enumerate(self.lexer.commands(start), 1):
+            if count % COMMANDS == 0:
+                yield
             if len(self.faults) >= MAX_FAULTS or command.words[0] in _ENDS:
                 return None
             try:

@@ -14,6 +14,7 @@ from koura.setkey.compile import Resolver, compile, numeric
 from koura.setkey.faults import BadScript, Fault, Span, fault_at
 from koura.setkey.parse import Script
 from koura.setkey.statements import Add, DeleteAll, GetSpi, PolicyAdd, Statement
+from koura.slices import COMMANDS, Slices, whole
 
 _COMMAND = re.compile(r"[a-z]+")
 
@@ -38,9 +39,15 @@ class Refusal:
 
 def messages(script: Script, resolve: Resolver = numeric) -> list[tuple[Statement, tuple[Message, ...]]]:
     """Every statement with its messages, before anything is sent. Raises BadScript with every host that cannot be found."""
+    return whole(_compiling(script, resolve))
+
+
+def _compiling(script: Script, resolve: Resolver) -> Slices[list[tuple[Statement, tuple[Message, ...]]]]:
     made = []
     faults: list[Fault] = []
-    for statement in script.statements:
+    for count, statement in enumerate(script.statements, 1):
+        if count % COMMANDS == 0:
+            yield
         try:
             made.append((statement, compile(statement, script.source, resolve)))
         except BadScript as bad:
@@ -52,8 +59,16 @@ def messages(script: Script, resolve: Resolver = numeric) -> list[tuple[Statemen
 
 def run(script: Script, ask: Callable[[bytes], Answered], resolve: Resolver = numeric) -> tuple[Refusal, ...]:
     """Send the whole script. `ask` takes a message in the FreeBSD dialect. Raises BadScript before the first is sent."""
+    return whole(running(script, ask, resolve))
+
+
+def running(script: Script, ask: Callable[[bytes], Answered], resolve: Resolver = numeric) -> Slices[tuple[Refusal, ...]]:
+    """The same in slices."""
     refused = []
-    for statement, said in messages(script, resolve):
+    made = yield from _compiling(script, resolve)
+    for count, (statement, said) in enumerate(made, 1):
+        if count % COMMANDS == 0:
+            yield
         for message in said:
             answer = ask(message.write(FREEBSD))
             if answer.errno and not isinstance(statement, DeleteAll):

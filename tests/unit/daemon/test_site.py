@@ -1,8 +1,13 @@
 """The configuration file: all of it or nothing, and only what differs."""
 
+import itertools
+from collections.abc import Callable
+
 import pytest
 
+from koura.daemon.site import Diff
 from koura.errors import Errno, Refused
+from koura.moment import Moment
 from koura.pfkey.dialect import FREEBSD
 from koura.pfkey.message import Message
 from koura.pfkey.numbers import Type
@@ -150,3 +155,65 @@ def test_tcp_keys_are_known_again() -> None:
     assert load(engine, text) == (1, 0, 0)
     assert load(engine, text) == (0, 0, 1)
     assert load(engine, text.replace("secret", "other")) == (1, 1, 0)
+
+
+# -- in slices -------------------------------------------------------------------------------------------------------------
+
+
+def sliced(engine: Engine, text: str, between: Callable[[int], None]) -> Diff:
+    """Load it, and do something between the slices, which are numbered from 0."""
+    work = engine.site.loading([("site.conf", text)], lambda: engine.at)
+    for number in itertools.count():
+        try:
+            next(work)
+        except StopIteration as end:
+            engine.keep()
+            found = end.value
+            assert isinstance(found, Diff)
+            return found
+        between(number)
+    raise AssertionError
+
+
+MANY = "".join(sa(0x1000 + n) for n in range(100)) + "".join(spd(n) for n in range(100))
+
+
+def test_between_slices_clients_are_served_and_see_nothing_of_the_file() -> None:
+    engine = Engine()
+    slices = []
+
+    def ask(number: int) -> None:
+        slices.append(number)
+        assert not list(engine.stack.sadb) and not list(engine.stack.spd.entries())
+        assert engine.simple(Type.DUMP)
+        engine.at = Moment(engine.at.ns + 1_000_000)
+
+    assert sliced(engine, MANY, ask).added == 200
+    assert len(slices) > 10
+    assert len(list(engine.stack.sadb)) == 100
+    assert {sa.created for sa in engine.stack.sadb} == {engine.at}, "they came when they came, not when reading began"
+
+
+def test_what_somebody_else_made_meanwhile_refuses_the_file() -> None:
+    engine = Engine()
+
+    def take_its_place(number: int) -> None:
+        if number == 5:
+            engine.script(sa(0x1007, OTHER))
+
+    with pytest.raises(Refused, match="somebody else"):
+        sliced(engine, MANY, take_its_place)
+    assert [one.agreement.spi for one in engine.stack.sadb] == [0x1007]
+
+
+def test_a_tunable_that_was_set_meanwhile_counts() -> None:
+    engine = Engine()
+    text = MANY + f"add 10.0.0.1 10.0.0.2 esp 0x9000 -E des-cbc 0x{'11' * 8} -A hmac-sha1 0x{'22' * 20};"
+
+    def forbid(number: int) -> None:
+        if number == 5:
+            engine.stack.tune("net.koura.weak_crypto", "0")
+
+    with pytest.raises(Refused, match="weak"):
+        sliced(engine, text, forbid)
+    assert not list(engine.stack.sadb)

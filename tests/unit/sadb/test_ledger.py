@@ -73,6 +73,24 @@ def test_a_key_that_comes_again_goes_on_behind_its_reservation() -> None:
 
 
 @pytest.mark.covers("S22")
+def test_after_a_clean_stop_numbers_go_on_without_a_gap_and_until_something_is_reserved_again() -> None:
+    ledger = Ledger(KEY)
+    sa = database(ledger).add(suite(0), AT)
+    grant(ledger, sa)
+    for number in (1, 2, 3):
+        assert (sequence.next_sequence(sa), sequence.next_iv(sa)) == (number, number - 1)
+    entry = ledger.stopped(sa.agreement, 3)
+    assert entry is not None and ledger.stopped(sa.agreement, 2 * FIRST_BLOCK) is None, "that is where the reservation ends anyway"
+    ledger = Ledger(KEY, ledger.entries())
+    again = database(ledger).add(suite(0), AT)
+    assert again.awaits_grant, "what is left of a reservation is reserved anew before it is used"
+    reserved = grant(ledger, again)
+    assert (sequence.next_sequence(again), sequence.next_iv(again)) == (4, IV_BLOCK)
+    crashed = Ledger(KEY, [*ledger.entries()[:1], entry, *reserved])
+    assert crashed.recall(suite(0)).sequence == reserved[0].value, "the stop before does not count any more"
+
+
+@pytest.mark.covers("S22")
 def test_two_sas_of_one_key_draw_from_one_counter_of_ivs_and_number_apart() -> None:
     ledger = Ledger(KEY)
     sad = database(ledger)
@@ -291,6 +309,7 @@ class Machine:
         self.nonces: set[tuple[bytes, int]] = set()
         self.numbers: set[tuple[int, int]] = set()
         self.crashes = 0
+        self.stops = 0
         self.sent = 0
         self.start()
 
@@ -303,8 +322,8 @@ class Machine:
         self.granting: list[tuple[Association, object, list[Entry]]] = []
 
     def step(self) -> None:
-        act = self.dice.choice((self.add, self.send, self.send, self.reserve, self.write, self.write, self.write, self.remove, self.crash))
-        act()
+        acts = (self.add, self.send, self.send, self.reserve, self.write, self.write, self.write, self.remove, self.crash, self.stop)
+        self.dice.choice(acts)()
 
     def add(self) -> None:
         agreement = suite(self.dice.randrange(4))
@@ -351,6 +370,23 @@ class Machine:
         assert one not in seen, f"{one} came twice"
         seen.add(one)
 
+    def stop(self) -> None:
+        """Cleanly: what was asked for is written, then what was sent; a crash may come before the last sync."""
+        if self.dice.random() >= 0.1:
+            return
+        while self.disk.pending or self.writes or self.waiting:
+            self.write()
+        ended = [self.ledger.stopped(sa.agreement, int(sa.hot.words[hot.SEQUENCE_LAST])) for sa in self.sad]
+        lines = [line for line in ended if line is not None]
+        for write in self.book.append(lines) if lines else ():
+            self.disk.pending.append(write)
+            if self.dice.random() < 0.1:
+                break
+            self.disk.sync()
+        self.stops += bool(lines)
+        self.disk.crash()
+        self.start()
+
     def crash(self) -> None:
         if self.dice.random() < 0.1:
             self.crashes += 1
@@ -374,6 +410,7 @@ def test_machines_do_send_and_do_crash() -> None:
         machine.step()
     assert machine.sent > 200
     assert machine.crashes > 10
+    assert machine.stops > 10
 
 
 def test_a_machine_that_forgets_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
