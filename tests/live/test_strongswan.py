@@ -120,7 +120,7 @@ SUITES = [
     Connection("aes128ctr-sha1", "enc aes-128-ctr auth hmac-sha1"),
     Connection("aes256ctr-sha512", "enc aes-256-ctr auth hmac-sha2-512", has_certificates=True),
     Connection("aes256-sha384", "enc aes-256 auth hmac-sha2-384", outer=("2001:db8:0:1::1", "2001:db8:0:1::2")),
-    Connection("aes128-sha1", is_v6=True, outer=("2001:db8:0:1::1", "2001:db8:0:1::2"), options=("-t",)),
+    Connection("aes128-sha1", is_v6=True, outer=("2001:db8:0:1::1", "2001:db8:0:1::2")),
 ]
 
 

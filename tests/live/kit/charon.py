@@ -77,7 +77,6 @@ class Connection:
     outer: tuple[str, str] = ("192.0.2.1", "192.0.2.2")
     rekey_s: int = 0
     child_s: int = 3600
-    options: tuple[str, ...] = ()
 
     @property
     def nets(self) -> tuple[str, str]:
@@ -175,7 +174,7 @@ def connected(gateways: tuple[str, str], home: Path, connection: Connection) -> 
         swanctl_dir.rename(theirs / "swanctl")
     with (
         charon(gateways[1], theirs, connection) as (process, swanctl),
-        ike.started(gateways[0], home / "1", connection.iked(), *connection.options, etc=etc) as (daemon, log),
+        ike.started(gateways[0], home / "1", connection.iked(), etc=etc) as (daemon, log),
     ):
         ends = Ends(swanctl, process, ike.Iked(log, daemon), theirs / "log")
         until(lambda: _connects(swanctl), ends.logs)
