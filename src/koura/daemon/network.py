@@ -21,7 +21,7 @@ from koura.daemon.config import HostConfig
 from koura.daemon.ends import End
 from koura.daemon.journal import Written
 from koura.errors import KouraError
-from koura.host import guard, routes, udpcopy
+from koura.host import guard, reverse, routes, udpcopy
 from koura.host.guard import NoGuard
 from koura.host.loop import Loop
 from koura.notices import EncapsulationPort, SocketBound
@@ -98,6 +98,9 @@ class Network:
             ends.close(self.ends)
             self._lock.close()
             raise NoNetwork(reason(error, config.interface)) from error
+        in_the_way = reverse.let_through(config.interface, is_marked=config.has_guard)
+        if in_the_way:
+            self._log(syslog.LOG_WARNING, in_the_way)
         self._loop.watch(table.fileno(), self._changed_outside)
 
     def close(self, *, leaves_closed: bool = False) -> None:

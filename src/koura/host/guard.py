@@ -11,6 +11,7 @@ with ports protects its addresses and protocol; later fragments of UDP to this h
 its ports, decides whether they ever become a packet. Not here: the policies of sockets, which `bypass` ports stand for.
 """
 
+import contextlib
 import shutil
 import subprocess
 from collections.abc import Iterable
@@ -141,9 +142,17 @@ def load(rules: str) -> None:
     _nft(rules)
 
 
+def hear_neighbours() -> None:
+    """Mark ARP likewise: whom a strict filter holds to be elsewhere gets no answer. Raises NoGuard, also where nftables has no ARP."""
+    chain = f" chain guard {{\n  type filter hook input priority 0; policy accept;\n  meta mark set {MARK:#x}\n }}\n"
+    _nft(f"table arp {TABLE}\ndelete table arp {TABLE}\ntable arp {TABLE} {{\n{chain}}}\n")
+
+
 def remove() -> None:
-    """Take the table away; one that is not there is fine. Raises NoGuard."""
+    """Take the tables away; those that are not there are fine. Raises NoGuard."""
     _nft(f"table inet {TABLE}\ndelete table inet {TABLE}\n")
+    with contextlib.suppress(NoGuard):
+        _nft(f"table arp {TABLE}\ndelete table arp {TABLE}\n")
 
 
 def _nft(text: str) -> None:
