@@ -35,11 +35,13 @@ SETUPS: dict[str, Make] = {
     "koura, ESP in UDP": partial(rigs.between, extension="esp-udp"),
     "koura, ESP in UDP, null crypto": partial(rigs.between, extension="esp-udp", algorithm=rigs.NULL),
     "koura, ESP": partial(rigs.between, extension="esp"),
+    "koura, ESP by AF_XDP": partial(rigs.between, extension="esp", has_xdp=True),
     "koura, rootless, ESP in UDP": rigs.rootless,
     "koura reference, ESP in UDP": partial(rigs.between, extension="esp-udp", prefix=rigs.REFERENCE),
     "koura reference, ESP": partial(rigs.between, extension="esp", prefix=rigs.REFERENCE),
     "koura, gateways, ESP in UDP": partial(rigs.gateways, extension="esp-udp"),
     "koura, gateways, ESP": partial(rigs.gateways, extension="esp"),
+    "koura, gateways, ESP by AF_XDP": partial(rigs.gateways, extension="esp", has_xdp=True),
 }
 
 
@@ -218,8 +220,10 @@ TARGETS = (
     Target("TCP", _UDP, "plain veth", 0.2, _tcp),
     Target("TCP", _UDP, "koura, ESP in UDP, null crypto", 0.8, _tcp),
     Target("TCP", _ESP, _PEER, 5.0, _tcp),
+    Target("TCP", f"{_ESP} by AF_XDP", _PEER, 5.0, _tcp),
     Target("TCP", "koura, gateways, ESP in UDP", _PEER, 5.0, _tcp),
     Target("TCP", "koura, gateways, ESP", _PEER, 5.0, _tcp),
+    Target("TCP", "koura, gateways, ESP by AF_XDP", _PEER, 5.0, _tcp),
     Target("ping under load, p50", _UDP, _PEER, 1.0, _at(0.5, "loaded"), True),
     Target("ping under load, p99", _UDP, _PEER, 1.0, _at(0.99, "loaded"), True),
     Target("ping idle, p50", _UDP, "plain TUN forwarder", 1.5, _at(0.5, "idle"), True),

@@ -98,25 +98,40 @@ def conf(us: int, extension: str, algorithm: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def koura(
-    stack: ExitStack, folder: Path, ends: dict[int, str], script: Callable[[int], str], is_host: bool, prefix: Words = ()
-) -> list[int]:
+@dataclass(frozen=True, slots=True)
+class Daemons:
+    """What the daemons of a rig are. script: of host 1 or 2; is_host: the inner addresses are the TUN's; prefix: of their commands.
+
+    has_xdp: raw ESP by AF_XDP, on the link between them.
+    """
+
+    script: Callable[[int], str]
+    is_host: bool = True
+    has_xdp: bool = False
+    prefix: Words = ()
+
+    def toml(self, us: int) -> str:
+        link = ("right", "left")[us - 1]
+        own = f'addresses = ["{INNER[us - 1]}/24"]\n' if self.is_host else ""
+        return "[host]\nmtu = 1400\n" + own + (f'xdp = ["{link}"]\n' if self.has_xdp else "")
+
+
+def koura(stack: ExitStack, folder: Path, ends: dict[int, str], daemons: Daemons) -> list[int]:
     """A daemon on each host, 1 or 2; their engines."""
     engines = []
     for us, host in ends.items():
         place = folder / f"{us}"
-        own = f'addresses = ["{INNER[us - 1]}/24"]\n' if is_host else ""
-        place.with_suffix(".toml").write_text(f"[host]\nmtu = 1400\n{own}")
-        place.with_suffix(".conf").write_text(script(us))
+        place.with_suffix(".toml").write_text(daemons.toml(us))
+        place.with_suffix(".conf").write_text(daemons.script(us))
         words = ("-c", str(place.with_suffix(".toml")), "-f", str(place.with_suffix(".conf")), "-q")
-        stack.enter_context(Running(place, *words, prefix=(*inside(host), *prefix)))
+        stack.enter_context(Running(place, *words, prefix=(*inside(host), *daemons.prefix)))
         with Control(place) as control:
             engines.append(int(str(control.ask("version")["engine"])))
     return engines
 
 
 @contextmanager
-def between(folder: Path, extension: str = "", algorithm: str = GCM, prefix: Words = ()) -> Iterator[Rig]:
+def between(folder: Path, extension: str = "", algorithm: str = GCM, prefix: Words = (), *, has_xdp: bool = False) -> Iterator[Rig]:
     """Two hosts with koura in host mode; without an extension header: nothing between them at all. prefix: of the daemons' commands."""
     with ExitStack() as stack:
         ends = stack.enter_context(hosts("a", "b"))
@@ -125,7 +140,9 @@ def between(folder: Path, extension: str = "", algorithm: str = GCM, prefix: Wor
         if not extension:
             yield Rig(inside(ends[0]), inside(ends[1]), *OUTER)
             return
-        engines = koura(stack, folder, dict(enumerate(ends, 1)), lambda us: conf(us, extension, algorithm), True, prefix)
+        engines = koura(
+            stack, folder, dict(enumerate(ends, 1)), Daemons(lambda us: conf(us, extension, algorithm), has_xdp=has_xdp, prefix=prefix)
+        )
         yield Rig(inside(ends[0]), inside(ends[1]), *INNER, engines)
 
 
@@ -136,7 +153,7 @@ def rootless(folder: Path) -> Iterator[Rig]:
         ends = stack.enter_context(hosts("a", "b"))
         for host, link, text in zip(ends, ("right", "left"), OUTER, strict=True):
             address(host, link, f"{text}/24")
-        engines = koura(stack, folder, {2: ends[1]}, lambda us: conf(us, "esp-udp", GCM), True)
+        engines = koura(stack, folder, {2: ends[1]}, Daemons(lambda us: conf(us, "esp-udp", GCM)))
         place, toml, script = folder / "1", folder / "1.toml", folder / "1.conf"
         toml.write_text(f'[rootless]\nmtu = 1400\naddresses = ["{INNER[0]}/24"]\n')
         script.write_text(conf(1, "esp-udp", GCM))
@@ -159,7 +176,7 @@ def _tenant(keeper: int) -> int:
 
 
 @contextmanager
-def gateways(folder: Path, extension: str) -> Iterator[Rig]:
+def gateways(folder: Path, extension: str, *, has_xdp: bool = False) -> Iterator[Rig]:
     """Two gateways with koura, a host behind each; without an extension header: plain routing."""
     with ExitStack() as stack:
         left, one, two, right = stack.enter_context(hosts("l", "a", "b", "r"))
@@ -169,7 +186,8 @@ def gateways(folder: Path, extension: str) -> Iterator[Rig]:
         address(two, "left", "192.0.2.2/24", "10.1.0.0/16 via 192.0.2.1")
         address(two, "right", "10.2.2.254/24")
         address(right, "left", "10.2.2.2/24", "default via 10.2.2.254")
-        engines = koura(stack, folder, {1: one, 2: two}, lambda us: conf(us, extension, GCM), False) if extension else []
+        daemons = Daemons(lambda us: conf(us, extension, GCM), is_host=False, has_xdp=has_xdp)
+        engines = koura(stack, folder, {1: one, 2: two}, daemons) if extension else []
         yield Rig(inside(left), inside(right), *INNER, engines)
 
 

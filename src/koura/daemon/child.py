@@ -69,7 +69,8 @@ def _live(birth: Birth, end: socket.socket, parent: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # they are the keeper's; it says STOP
     harden.end_with_parent(parent, signal.SIGKILL)
-    _close_but({end.fileno(), birth.memory, birth.handed, *(one.descriptor for one in birth.ends)} - {-1})
+    ends = {descriptor for one in birth.ends for descriptor in (one.descriptor, one.memory)}
+    _close_but({end.fileno(), birth.memory, birth.handed, *ends} - {-1})
     harden.keep_secrets()
     harden.drop_capabilities()
     garbage.rarely()  # an engine's objects live long

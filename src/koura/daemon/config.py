@@ -54,13 +54,17 @@ class StatusConfig:
 
 @dataclass(frozen=True, slots=True)
 class HostConfig:
-    """Host and gateway mode: a TUN with routes, raw sockets and UDP ports. addresses: (packed, prefix length) of the TUN."""
+    """Host and gateway mode: a TUN with routes, raw sockets and UDP ports. addresses: (packed, prefix length) of the TUN.
+
+    xdp: interfaces whose raw ESP over IPv4 is taken by AF_XDP (host.xdp).
+    """
 
     interface: str = "koura0"
     mtu_octets: int = 1500
     addresses: tuple[tuple[bytes, int], ...] = ()
     ports: tuple[int, ...] = (4500,)
     has_guard: bool = True
+    xdp: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from enum import Enum
 
 from koura.attachment import Attachment
 from koura.fast import drivers
-from koura.host import ethernet, packet, raw, tun, udp, udpcopy
+from koura.host import ethernet, packet, raw, tun, udp, udpcopy, xdp
 from koura.host.pump import Ends
 
 
@@ -20,6 +20,7 @@ class Kind(Enum):
     """What an End is."""
 
     TUN = "tun"
+    XDP = "xdp"
     QUEUE = "queue"  # another one of the TUN
     RAW4 = "raw4"
     RAW6 = "raw6"
@@ -38,6 +39,7 @@ class End:
     """One descriptor. number: of the protocol (RAW4, RAW6) or the port (UDP). is_native: for koura.fast._io (TUN, UDP).
 
     near: the hardware address at the other end, far: the name of this one (VETH).
+    memory: a descriptor of the frames' memory (XDP).
     own, passes_control: of a bump (INSIDE, OUTSIDE), whose ends have one number: its addresses, and host.frames.is_control.
     """
 
@@ -50,6 +52,7 @@ class End:
     far: str = ""
     own: tuple[bytes, ...] = ()
     passes_control: bool = True
+    memory: int = -1
 
 
 NO_FAST = "KOURA_NO_FAST"  # in the environment: the reference alone answers
@@ -109,6 +112,14 @@ def queues(interface: str, descriptors: list[int], is_native: bool) -> tuple[End
     return tuple(End(kind, interface, one, number, is_native) for number, (kind, one) in enumerate(zip(kinds, descriptors, strict=True)))
 
 
+def open_rings(program: xdp.Program, interfaces: tuple[str, ...]) -> tuple[End, ...]:
+    """AF_XDP sockets on these, where native I/O can read them. Raises NoXdp."""
+    if not is_fast() or not drivers.has_hands():
+        return ()
+    taken = [one for interface in interfaces for one in program.take(interface)]
+    return tuple(End(Kind.XDP, one.name, one.descriptor, 0, True, memory=one.memory) for one in taken)
+
+
 def open_rootless(port: int, shown: int) -> tuple[End, ...]:
     """Ordinary UDP sockets of the families there are, on `port` (0: any), whose packets say `shown`. Raises OSError."""
     found: list[End] = []
@@ -140,6 +151,8 @@ def close(ends: tuple[End, ...]) -> None:
     """Give the descriptors back."""
     for end in ends:
         socket.close(end.descriptor)
+        if end.memory >= 0:
+            os.close(end.memory)
 
 
 def attach(ends: tuple[End, ...]) -> Ends:
@@ -150,9 +163,13 @@ def attach(ends: tuple[End, ...]) -> Ends:
     ports: dict[tuple[bool, int], udp.Udp] = {}
     native: dict[bool, udp.Udp] = {}
     native_esp: dict[bool, Attachment] = {}
+    rings: list[xdp.Rings] = []
     more_queues = tuple(end.descriptor for end in ends if end.kind is Kind.QUEUE)
     for end in ends:
         if end.kind is Kind.QUEUE:
+            continue
+        if end.kind is Kind.XDP:
+            rings.append(xdp.rings(xdp.Taken(end.name, end.descriptor, end.memory)))
             continue
         if end.kind is Kind.TUN:
             protected = tun.Tun(end.name, end.descriptor, has_headers=end.is_native)
@@ -178,7 +195,7 @@ def attach(ends: tuple[End, ...]) -> Ends:
     assert protected is not None, "there is a TUN or a veth"
     descriptors = tuple((kind is Kind.OUT4, end.fileno()) for kind, end in out.items())
     leaving = raw.Out(out.get(Kind.OUT4), out.get(Kind.OUT6))
-    return Ends(protected, unprotected, leaving, dict(ports), frozenset(), descriptors, dict(native), native_esp, more_queues)
+    return Ends(protected, unprotected, leaving, dict(ports), frozenset(), descriptors, dict(native), native_esp, more_queues, tuple(rings))
 
 
 def _raw(end: End) -> Attachment:

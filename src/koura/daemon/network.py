@@ -24,6 +24,7 @@ from koura.errors import KouraError
 from koura.host import guard, reverse, routes, udpcopy
 from koura.host.guard import NoGuard
 from koura.host.loop import Loop
+from koura.host.xdp import NoXdp, Program
 from koura.notices import EncapsulationPort, SocketBound
 from koura.saindex import Direction, Mode
 from koura.settings import Settings
@@ -73,6 +74,7 @@ class Network:
         self._tunnels: tuple[str, ...] = ()
         self._paths: dict[bytes, int] = {}
         self._lock: socket.socket | None = None
+        self._program: Program | None = None
         self.is_adopted = False
         self.ends: tuple[End, ...] = ()
         self._routes: Table | None = None
@@ -85,7 +87,7 @@ class Network:
             raise NoNetwork("nft is not here: install nftables, or start with --no-inbound-guard")
         self._lock = take_lock()
         try:
-            self.ends = ends.open_host(config.interface, config.ports, routes.MARK)
+            self.ends = (*ends.open_host(config.interface, config.ports, routes.MARK), *self._rings())
             self._routes = self._host = table = routes.Routes(config.interface)
             table.raise_interface(config.mtu_octets, config.addresses)
             self.is_adopted = table.adopt()
@@ -109,6 +111,8 @@ class Network:
             return
         self._loop.forget(self._host.fileno())
         ends.close(self.ends)
+        if self._program is not None:
+            self._program.close()
         try:
             if not leaves_closed:
                 _take_down(self._host, self._config.has_guard)
@@ -118,6 +122,17 @@ class Network:
         self._routes = self._host = None
         if self._lock is not None:
             self._lock.close()
+
+    def _rings(self) -> tuple[End, ...]:
+        """AF_XDP on the interfaces that want it; where it cannot be had, raw sockets serve them as all others."""
+        try:
+            if not self._config.xdp:
+                return ()
+            self._program = Program()
+            return ends.open_rings(self._program, self._config.xdp)
+        except NoXdp as error:
+            self._log(syslog.LOG_WARNING, f"{error}; raw sockets serve it")
+            return ()
 
     def settle(self) -> None:
         """The file is loaded: packets are read, and of what an earlier daemon left only what is wanted stays. Until now it all stood."""
@@ -243,6 +258,11 @@ class Network:
     def _tell_addresses(self) -> None:
         assert self._routes is not None
         self._routes.look()
+        if self._program is not None:
+            try:
+                self._program.set_ours(self._routes.ours)
+            except OSError as error:
+                self._log(syslog.LOG_ERR, f"AF_XDP: {error.strerror}")
         self._say({"do": "addresses", "addresses": sorted(address.show(one) for one in self._routes.ours)})
 
     def _tell_paths(self, *, is_anew: bool) -> None:

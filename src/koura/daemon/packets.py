@@ -43,6 +43,8 @@ class Packets:
             loop.poll_by(self.pump.poll)
             for number, descriptor in enumerate(self._ends.more_queues, 1):
                 loop.watch(descriptor, partial(_queue, self.pump, number))
+            for number, ring in enumerate(self._ends.rings):
+                self._arrivals[ring.descriptor] = partial(_frames, self.pump, number)
             for is_ipv4, one in self._ends.native.items():
                 self._arrivals[one.fileno()] = partial(_trains, self.pump, is_ipv4)
             for is_ipv4, one in self._ends.native_esp.items():
@@ -92,12 +94,17 @@ class Packets:
             for one in (self._ends.protected, *self._ends.native.values(), *self._ends.unprotected, self._ends.out)
         }
         if isinstance(self.pump, FastPump):
+            found |= self.pump.frames()
             found["native"] = self.pump.counts()
         return found
 
 
 def _queue(pump: FastPump, number: int, _events: int) -> None:
     pump.queue_ready(number)
+
+
+def _frames(pump: FastPump, number: int, _events: int) -> None:
+    pump.frames_ready(number)
 
 
 def _trains(pump: FastPump, is_ipv4: bool, _events: int) -> None:

@@ -3,7 +3,7 @@
     [daemon]   file = "/etc/koura/setkey.conf", state = "/var/lib/koura"
     [pfkey]    path = "...", mode = "0660", group = "ipsec"     who is in the group may do what root may
     [status]   group = "koura"
-    [host]     interface = "koura0", mtu = 1500, addresses = ["10.0.0.1/24"], ports = [4500], guard = true
+    [host]     interface = "koura0", mtu = 1500, addresses = ["10.0.0.1/24"], ports = [4500], guard = true, xdp = ["eth0"]
     [[tunnel]] name = "ipsec0", reqid = 100, local = "192.0.2.1", remote = "192.0.2.2", addresses = ["10.9.0.1/30"], mtu = 1400
     [[bump]]   inside = "eth1", outside = "eth0", addresses = ["192.0.2.9"], control = true, guard = true
     [enc]      interface = "enc0", always = false
@@ -112,6 +112,7 @@ INTERFACE = Kind("the name of an interface", str, '"koura0"', _interface)
 ADDRESSES = Kind("an address with the length of its prefix", str, '"10.0.0.1/24"', _address, is_list=True)
 OWN = Kind("an address", str, '"192.0.2.9"', _end, is_list=True)
 END = Kind("an address", str, '"192.0.2.1"', _end)
+LINKS = Kind("the name of an interface", str, '"eth0"', _interface, is_list=True)
 MTU = _between(_LEAST_MTU, _MOST_MTU, "1500")
 YES_NO = Kind("true or false", bool, "true")
 
@@ -141,6 +142,7 @@ TABLES: tuple[Table, ...] = (
         Key("addresses", ADDRESSES),
         Key("ports", _port(1)),
         Key("guard", YES_NO, "has_guard"),
+        Key("xdp", LINKS),
     )),
     TUNNEL,
     Table("bump", BumpConfig, (

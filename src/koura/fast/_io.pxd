@@ -11,6 +11,7 @@ cdef enum:
     PIECES = 64
     SUPER_OCTETS = 65536 + 64
     QUEUES = 8
+    RINGS = 8
 
 cdef class Io:
     cdef Burst burst
@@ -38,6 +39,8 @@ cdef class Io:
     cdef public uint64_t late           # dropped to keep the queue in front of a socket short
     cdef public uint64_t marked         # trains marked (ECN) for the same reason
     cdef public uint64_t undelivered
+    cdef int ring_count
+    cdef list kept            # the rings' memory
     cdef int pending          # the Source of a burst that the engine did not answer whole
     cdef int first            # the Source whose turn is next
     cdef int pending_first

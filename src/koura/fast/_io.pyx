@@ -26,10 +26,12 @@ from koura.fast.sums cimport wide_sum
 include "delay.pxi"
 include "segment.pxi"
 include "trains.pxi"
+include "ring.pxi"
 
 DEF STAGING_OCTETS = 8 << 20
 DEF FRONT = 10 + 40 + 60
 DEF FEW = 4
+DEF ENOUGH = 64               # packets of one queue, then the others have their turn; a super packet that was begun is done
 
 DEF EVENTS = 64
 DEF MOST = 1 << 62
@@ -45,12 +47,14 @@ cdef enum Source:             # whence bursts come
     ESP4 = 3
     ESP6 = 4
     OUT = 5                   # a queue of the TUN, and those behind it
-    SOURCES = 5 + 8
+    XDP = OUT + QUEUES        # an AF_XDP socket, and those behind it
+    SOURCES = XDP + RINGS
 
 ctypedef struct State:
     Super super               # what of a TUN's packet is still to be cut
     Train trains[MESSAGES]
     Delay delays[4]           # of the sockets of UDP, IPv4 and IPv6, and of ESP
+    Ring rings[RINGS]
     int train                 # the first that is still to be split
     int train_count
     bint is_lone              # the last trains were single datagrams
@@ -67,6 +71,7 @@ cdef class Io:
         self.supers = <uint8_t *> malloc(MESSAGES * SUPER_OCTETS)
         self.state = calloc(1, sizeof(State))
         self.pending = NOTHING
+        self.kept = []
         if self.supers == NULL or self.state == NULL:
             raise MemoryError
 
@@ -93,6 +98,26 @@ cdef class Io:
         """ESP arrives here: over IPv4 as whole packets, over IPv6 without the fixed header."""
         self.esp[0 if is_ipv4 else 1] = descriptor
 
+    def use_ring(self, int descriptor, uint8_t[::1] frames, uint8_t[::1] filled, uint8_t[::1] received, places):
+        """ESP over IPv4 arrives here, too: koura.host.xdp.Rings."""
+        cdef Ring *r = &(<State *> self.state).rings[self.ring_count]
+        if self.ring_count == RINGS:
+            raise ValueError("8 AF_XDP sockets at the most")
+        r.descriptor, r.frames = descriptor, &frames[0]
+        r.fill_producer, r.fill = <uint32_t *> &filled[places[0]], <uint64_t *> &filled[places[2]]
+        r.producer, r.consumer, r.received = <uint32_t *> &received[places[3]], <uint32_t *> &received[places[4]], <Received *> &received[places[5]]
+        fill_all(r, <uint32_t *> &filled[places[1]])
+        self.kept.append((frames, filled, received))
+        self.ring_count += 1
+
+    def frames_of(self, int ring):
+        """How many packets came by an AF_XDP socket."""
+        return (<State *> self.state).rings[ring].count
+
+    def receive_frames(self, int ring):
+        """Take what an AF_XDP socket has, at most a burst of packets; the same three numbers."""
+        return taken(self, XDP + ring)
+
     def set_local(self, addresses):
         """This host's addresses."""
         self.ours = b"".join(sorted([address.ljust(16, b"\0") for address in addresses]))
@@ -115,7 +140,7 @@ cdef class Io:
         cdef int done, i
         cdef int count = 0
         cdef bint is_forwarded
-        while count < BURST:
+        while count < BURST and (count < ENOUGH or state.super.is_open):
             if not state.super.is_open:
                 got = read(self.tuns[queue], self.supers, SUPER_OCTETS)
                 if got <= 0:

@@ -39,6 +39,8 @@ cdef bint answer_all(Io io, uint32_t ready, uint64_t anchor_ns) noexcept nogil:
 
 cdef int descriptor_of(Io io, int source) noexcept nogil:
     """The other way round."""
+    if source >= XDP:
+        return (<State *> io.state).rings[source - XDP].descriptor
     if source >= OUT:
         return io.tuns[source - OUT]
     return io.udp[source - UDP4] if source < ESP4 else io.esp[source - ESP4]
@@ -50,6 +52,9 @@ cdef int source_of(Io io, int descriptor) noexcept nogil:
     for which in range(io.tun_count):
         if descriptor == io.tuns[which]:
             return OUT + which
+    for which in range(io.ring_count):
+        if descriptor == (<State *> io.state).rings[which].descriptor:
+            return XDP + which
     for which in range(2):
         if descriptor == io.udp[which]:
             return UDP4 + which
@@ -69,7 +74,10 @@ cdef bint answer(Io io, int source, uint64_t anchor_ns) noexcept nogil:
         first = 0
         io.is_unsettled |= count > 0
         while first < count:
-            done = io._seal(first, count, at_ns) if source >= OUT else io._open(first, count, source != ESP4, at_ns)
+            if OUT <= source < XDP:
+                done = io._seal(first, count, at_ns)
+            else:
+                done = io._open(first, count, source != ESP4 and source < XDP, at_ns)
             first += done
             if done == 0:
                 io.pending, io.pending_first, io.pending_count, io.pending_left = source, first, count, left
@@ -82,12 +90,14 @@ cdef int take(Io io, int source, int *left) noexcept nogil:
     cdef State *state = <State *> io.state
     cdef int count
     left[0] = 0
-    if source >= OUT:
+    if source >= XDP:
+        count = take_frames(io, &state.rings[source - XDP], ENOUGH)
+    elif source >= OUT:
         count = io._read(source - OUT)
         io.taken += count
-        left[0] = LEFT_HERE if state.super.is_open else LEFT_THERE if count >= BURST // 2 else 0
+        left[0] = LEFT_HERE if state.super.is_open else LEFT_THERE if count >= ENOUGH else 0
         return count
-    if source == UDP4 or source == UDP6:
+    elif source == UDP4 or source == UDP6:
         count = io._receive(source - UDP4)
         left[0] = LEFT_HERE if state.train < state.train_count else LEFT_THERE if state.is_full else 0
     else:

@@ -45,6 +45,8 @@ class FastPump(Pump):
             self._io.use_esp(is_ipv4, one.fileno())
         for is_ipv4, descriptor in ends.raw_descriptors:
             self._io.use_raw(is_ipv4, descriptor)
+        for ring in ends.rings:
+            self._io.use_ring(ring.descriptor, ring.frames, ring.filled, ring.received, ring.places)
 
     def local_changed(self) -> None:
         """`ends.local` is another set now."""
@@ -79,6 +81,13 @@ class FastPump(Pump):
         opening = self._io.open_whole if is_ipv4 else self._io.open
         packet = self._whole_packet if is_ipv4 else self._whole_esp
         self._rounds(lambda: self._io.receive_esp(is_ipv4), lambda first, count, at: self._open(first, count, at, opening, packet))
+
+    def frames_ready(self, ring: int) -> None:
+        """An AF_XDP socket has ESP."""
+        self._rounds(
+            lambda: self._io.receive_frames(ring),
+            lambda first, count, at: self._open(first, count, at, self._io.open_whole, self._whole_packet),
+        )
 
     def _rounds(self, take: Callable[[], tuple[int, int, int]], answer: Callable[[int, int, Moment], None]) -> None:
         """Bursts while there are more, but not for ever; what was read is answered whole."""
@@ -132,3 +141,7 @@ class FastPump(Pump):
         """
         names = ("taken", "sent", "received", "delivered", "unsent", "undelivered", "truncated", "unread", "late", "marked")
         return {name: getattr(self._io, name) for name in names}
+
+    def frames(self) -> dict[str, dict[str, int]]:
+        """What came by each AF_XDP socket."""
+        return {ring.name: {"received": self._io.frames_of(number)} for number, ring in enumerate(self._ends.rings)}

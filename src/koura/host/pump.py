@@ -16,6 +16,7 @@ from koura.address import Family, family
 from koura.attachment import Attachment, Losses
 from koura.host.clock import Clock
 from koura.host.raw import numbered
+from koura.host.xdp import Rings
 from koura.stack import Results, Stack
 from koura.traffic import icmp
 from koura.traffic.outcome import FORWARDED, LOCAL, Bypass, Deliver, Emit, Event, Forward, Origin, Outcome, Released, Tapped, TooBig
@@ -55,6 +56,7 @@ class Ends:
     native: dict[bool, Attachment] = field(default_factory=dict)  # ESP in UDP by native I/O, by is IPv4
     native_esp: dict[bool, Attachment] = field(default_factory=dict)  # raw ESP likewise
     more_queues: tuple[int, ...] = ()  # of the protected side, for native I/O
+    rings: tuple[Rings, ...] = ()  # AF_XDP sockets, for native I/O
 
 
 class Pump:

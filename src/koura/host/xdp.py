@@ -1,0 +1,207 @@
+"""Raw ESP by AF_XDP: a packet for us is taken from its interface before the kernel's IP looks at it. bpf(2), AF_XDP, if_xdp.h.
+
+    interface -> a small program: IPv4, ESP, to an address of ours, whole, not too long?  yes -> ring in shared memory
+                                                                                          no  -> the kernel, as ever
+
+A raw socket costs a packet the kernel's routing, netfilter, and a copy and a system call of its own; this costs one copy. The price: what
+the host's own netfilter rules say of ESP is not asked any more, and other packets of the interface are made linear for the program (super
+packets are copied once). So it is for interfaces that are named (`[host] xdp`). The program goes when its last descriptor is closed.
+Copies in the kernel's generic mode: it works on every kind of interface, and a veth has no other. Not here: IPv6, what is fragmented.
+"""
+
+import ctypes
+import mmap
+import os
+import platform
+import socket
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from koura.errors import KouraError
+
+AF_XDP, SOL_XDP = 44, 283
+XDP_MMAP_OFFSETS, XDP_RX_RING, XDP_UMEM_REG, XDP_UMEM_FILL_RING, XDP_UMEM_COMPLETION_RING = 1, 2, 4, 5, 6
+XDP_COPY = 2
+_RX_AT, _FILL_AT = 0, 0x1_0000_0000
+_MAP_CREATE, _MAP_UPDATE, _MAP_DELETE, _PROG_LOAD, _LINK_CREATE = 0, 2, 3, 5, 28
+_HASH, _XSKMAP, _PROG_XDP, _ATTACH_XDP, _SKB_MODE = 1, 17, 6, 37, 2
+_BPF = {"x86_64": 321, "aarch64": 280}
+_MOST_ADDRESSES, _MOST_QUEUES = 1024, 64
+FRAMES, FRAME_OCTETS = 4096, 4096
+LARGEST_OCTETS = 3600  # with its Ethernet header: a frame has 256 octets in front, and room behind a packet is wanted
+_OFFSETS = struct.Struct("=16Q")
+_PASS = 2
+
+
+class NoXdp(KouraError):
+    """AF_XDP cannot be had here; says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """One queue of an interface: the socket, and the memory of its frames (a memfd)."""
+
+    name: str
+    descriptor: int
+    memory: int
+
+
+class Program:
+    """The program, on some interfaces. `ours`: addresses whose ESP it takes, none at first."""
+
+    def __init__(self) -> None:
+        self._ours_now: frozenset[bytes] = frozenset()
+        self._ours = _map(_HASH, 4, 1, _MOST_ADDRESSES)
+        self._links: list[int] = []
+
+    def take(self, interface: str) -> list[Taken]:
+        """Put it on an interface: a socket for each of its queues. Raises NoXdp."""
+        taken: list[Taken] = []
+        queues = len(list(Path("/sys/class/net", interface, "queues").glob("rx-*")))
+        try:
+            index = socket.if_nametoindex(interface)
+            sockets = _map(_XSKMAP, 4, 4, _MOST_QUEUES)
+            for queue in range(min(queues, _MOST_QUEUES)):
+                taken.append(_open(f"xdp/{interface}/{queue}", index, queue))
+                _change(_MAP_UPDATE, sockets, struct.pack("=I", queue), struct.pack("=I", taken[-1].descriptor))
+            program = _load(_program(self._ours, sockets))
+            self._links.append(_bpf(_LINK_CREATE, struct.pack("=IIII", program, index, _ATTACH_XDP, _SKB_MODE)))
+        except OSError as error:
+            for one in taken:
+                os.close(one.descriptor)
+                os.close(one.memory)
+            raise NoXdp(f"AF_XDP on {interface}: {error.strerror}") from error
+        os.close(program)
+        os.close(sockets)
+        return taken
+
+    def set_ours(self, addresses: frozenset[bytes]) -> None:
+        """Take what goes to these, and to no others. Raises OSError."""
+        wanted = frozenset(one for one in addresses if len(one) == 4)
+        for one in self._ours_now - wanted:
+            _change(_MAP_DELETE, self._ours, one)
+        for one in wanted - self._ours_now:
+            _change(_MAP_UPDATE, self._ours, one, b"\1")
+        self._ours_now = wanted
+
+    def close(self) -> None:
+        for link in self._links:
+            os.close(link)
+        os.close(self._ours)
+
+
+@dataclass(frozen=True, slots=True)
+class Rings:
+    """What a process sees of one socket: its frames, and the two rings with where their numbers and entries begin."""
+
+    name: str
+    descriptor: int
+    frames: mmap.mmap
+    filled: mmap.mmap
+    received: mmap.mmap
+    places: tuple[int, int, int, int, int, int]  # producer, consumer, entries: of `filled`, of `received`
+
+
+def rings(taken: Taken) -> Rings:
+    """Map a socket that another process opened. Raises OSError."""
+    descriptor, memory = taken.descriptor, taken.memory
+    with socket.socket(AF_XDP, socket.SOCK_RAW, 0, os.dup(descriptor)) as end:
+        places = _OFFSETS.unpack(end.getsockopt(SOL_XDP, XDP_MMAP_OFFSETS, _OFFSETS.size))
+    received, filled = places[:3], places[8:11]
+    return Rings(
+        taken.name, descriptor, mmap.mmap(memory, FRAMES * FRAME_OCTETS), mmap.mmap(descriptor, filled[2] + FRAMES * 8, offset=_FILL_AT),
+        mmap.mmap(descriptor, received[2] + FRAMES * 16, offset=_RX_AT), (*filled, *received),
+    )  # fmt: skip
+
+
+def _open(name: str, index: int, queue: int) -> Taken:
+    """A socket with frames that are not filled yet: whoever reads it fills the ring. Raises OSError."""
+    memory = os.memfd_create(name)
+    end = socket.socket(AF_XDP, socket.SOCK_RAW)
+    try:
+        os.ftruncate(memory, FRAMES * FRAME_OCTETS)
+        with mmap.mmap(memory, FRAMES * FRAME_OCTETS) as frames:
+            place = ctypes.addressof(ctypes.c_char.from_buffer(frames))
+            end.setsockopt(SOL_XDP, XDP_UMEM_REG, struct.pack("=QQIIII", place, len(frames), FRAME_OCTETS, 0, 0, 0))
+            for ring in (XDP_UMEM_FILL_RING, XDP_UMEM_COMPLETION_RING, XDP_RX_RING):
+                end.setsockopt(SOL_XDP, ring, FRAMES)
+            _bind(end, struct.pack("=HHIII", AF_XDP, XDP_COPY, index, queue, 0))
+    except OSError:
+        end.close()
+        os.close(memory)
+        raise
+    return Taken(name, end.detach(), memory)
+
+
+def _bind(end: socket.socket, address: bytes) -> None:
+    """bind(2), for a family that Python does not know. Raises OSError."""
+    if _libc().bind(end.fileno(), address, len(address)):
+        raise _errno()
+
+
+def _program(ours: int, sockets: int) -> bytes:
+    """Its instructions. Every jump is to the last two: let the kernel have it."""
+    u32, u16, u8 = 0x61, 0x69, 0x71
+    code: list[tuple[int, int, int, int, int]] = [
+        (0xBF, 6, 1, 0, 0), (u32, 2, 1, 0, 0), (u32, 3, 1, 4, 0),  # r6: context, r2: begin, r3: end
+        (0xBF, 4, 2, 0, 0), (0x07, 4, 0, 0, 14 + 20 + 8), (0x2D, 4, 3, 0, 0),
+        (0xBF, 4, 2, 0, 0), (0x07, 4, 0, 0, LARGEST_OCTETS), (0xAD, 4, 3, 0, 0),
+        (u16, 0, 2, 12, 0), (0x55, 0, 0, 0, socket.htons(0x0800)),
+        (u8, 0, 2, 14, 0), (0x55, 0, 0, 0, 0x45),
+        (u16, 0, 2, 20, 0), (0x57, 0, 0, 0, socket.htons(0x3FFF)), (0x55, 0, 0, 0, 0),
+        (u8, 0, 2, 23, 0), (0x55, 0, 0, 0, socket.IPPROTO_ESP),
+        (u32, 0, 2, 30, 0), (0x63, 10, 0, -4, 0),
+        (0x18, 1, 1, 0, ours), (0, 0, 0, 0, 0), (0xBF, 2, 10, 0, 0), (0x07, 2, 0, 0, -4), (0x85, 0, 0, 0, 1), (0x15, 0, 0, 0, 0),
+        (u32, 2, 6, 16, 0), (0x18, 1, 1, 0, sockets), (0, 0, 0, 0, 0), (0xB7, 3, 0, 0, _PASS), (0x85, 0, 0, 0, 51), (0x95, 0, 0, 0, 0),
+        (0xB7, 0, 0, 0, _PASS), (0x95, 0, 0, 0, 0),
+    ]  # fmt: skip
+    last = len(code) - 2
+    made = b""
+    for number, (operation, to, of, at, value) in enumerate(code):
+        offset = at
+        if operation in (0x2D, 0xAD, 0x55, 0x15):
+            offset = last - number - 1
+        made += struct.pack("=BBhi", operation, of << 4 | to, offset, value)
+    return made
+
+
+def _load(code: bytes) -> int:
+    """Raises OSError."""
+    held, license_ = ctypes.create_string_buffer(code), ctypes.create_string_buffer(b"Dual BSD/GPL")
+    asked = struct.pack("=IIQQIIQII", _PROG_XDP, len(code) // 8, ctypes.addressof(held), ctypes.addressof(license_), 0, 0, 0, 0, 0)
+    return _bpf(_PROG_LOAD, asked)
+
+
+def _map(kind: int, key_octets: int, value_octets: int, entries: int) -> int:
+    try:
+        return _bpf(_MAP_CREATE, struct.pack("=IIIII", kind, key_octets, value_octets, entries, 0))
+    except OSError as error:
+        raise NoXdp(f"bpf(2): {error.strerror}") from error
+
+
+def _change(command: int, where: int, key: bytes, value: bytes = b"") -> None:
+    """An element of a map. Raises OSError."""
+    key_held, value_held = ctypes.create_string_buffer(key), ctypes.create_string_buffer(value)
+    _bpf(command, struct.pack("=IIQQQ", where, 0, ctypes.addressof(key_held), ctypes.addressof(value_held), 0))
+
+
+def _bpf(command: int, asked: bytes) -> int:
+    """bpf(2). Raises OSError."""
+    number = _BPF.get(platform.machine())
+    if number is None:
+        raise NoXdp(f"no bpf(2) known for {platform.machine()}")
+    held = ctypes.create_string_buffer(asked, 128)
+    found = int(_libc().syscall(number, command, held, 128))
+    if found < 0:
+        raise _errno()
+    return found
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _errno() -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))
