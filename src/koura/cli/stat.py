@@ -14,7 +14,12 @@ from koura.daemon.netstat import PROTOCOLS
 @click.option("-s", "nonzero", count=True, help="Twice: only counters that are not zero, as netstat -ss.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, by the names of netstat's fields.")
 def command(directory: str | None, protocol: str | None, nonzero: int, as_json: bool) -> None:
-    """Counters of packets and of PF_KEY."""
+    """Counters of packets and of PF_KEY; without -p also who encrypts, and what each attachment moved and lost."""
     with control(directory, only_reads=True) as connection:
         reply = connection.ask("stat", protocol=protocol, nonzero=nonzero > 1, json=as_json)
-    click.echo(json.dumps(reply["counters"], indent=2) if as_json else str(reply["text"]))
+    if as_json:
+        counters, crypto = reply["counters"], reply.get("crypto")
+        assert isinstance(counters, dict)
+        click.echo(json.dumps(counters | ({"crypto": crypto} if crypto else {}), indent=2))
+    else:
+        click.echo(str(reply["text"]))

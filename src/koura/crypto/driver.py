@@ -32,6 +32,11 @@ class Driver:
     name = ""
     is_hardware = False
 
+    @property
+    def version(self) -> str:
+        """Of the library behind it; '' where it has none of its own."""
+        return ""
+
     def score(self, row: Algorithm) -> int:
         """How well the driver serves a row; 0: not at all."""
         return 0

@@ -85,6 +85,10 @@ class Registry:
         """The names of the drivers that serve an algorithm, the best one first."""
         return tuple(driver.name for driver in self._serving.get((algorithm.kind, algorithm.name), ()))
 
+    def providers(self) -> tuple[tuple[str, str], ...]:
+        """(driver, version of its library) of everyone who serves anything, in the order of their registration."""
+        return tuple(dict.fromkeys((driver.name, driver.version) for serving in self._serving.values() for driver in serving))
+
     def session(self, description: Description, support: Support = Support.ANY) -> Session:
         """A session under these keys. Raises Refused: key size, combination, or an algorithm that is missing here."""
         row = description.encryption

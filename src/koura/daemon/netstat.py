@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from koura.crypto import registry
 from koura.pfkey.numbers import Type
 from koura.reasons import BY_NAME
 from koura.stack import Stack
@@ -102,6 +103,16 @@ def show_reasons(counts: Mapping[str, int]) -> str:
     sentences = {GRACE: "taken by an SA that was deleted in a rekey: it was under way"}
     sentences |= {name: ending.sentence for name, ending in BY_NAME.items()}
     return "\n".join(("reasons:", *(f"\t{count} {name}: {sentences[name]}" for name, count in counts.items())))
+
+
+def crypto(stack: Stack) -> dict[str, str]:
+    """Who encrypts: the fast path's drivers, or why there is none, and the reference's."""
+    drivers = ", ".join(" ".join(part for part in provider if part) for provider in registry.default().providers())
+    return {"fast path": stack.read("net.koura.fast"), "reference": drivers}
+
+
+def show_crypto(stack: Stack) -> str:
+    return "\n".join(("crypto:", *(f"\t{name}: {said}" for name, said in crypto(stack).items())))
 
 
 def show_attachments(attached: Attachments) -> str:

@@ -114,8 +114,11 @@ class Verbs:
             if not protocol:
                 counters["reasons"] = dict(netstat.reasons(self._stack))
                 counters["attachments"] = {name: dict(moved) for name, moved in self.attachments().items()}
-            return [control.accepted(counters=counters)]
+            said: dict[str, Value] = {} if protocol else dict(netstat.crypto(self._stack))
+            return [control.accepted(counters=counters, crypto=said)]
         shown = [netstat.show(self._stack, name, hides_zeros=asked.get("nonzero", False)) for name in chosen]
+        if not protocol:
+            shown.append(netstat.show_crypto(self._stack))
         ends = netstat.reasons(self._stack) if not protocol else {}
         if ends:
             shown.append(netstat.show_reasons(ends))

@@ -69,6 +69,8 @@ def test_stat_shows_netstats_sections(ask: Asking) -> None:
     head = ("pfkey:", "\t1 request sent from userland", "\t16 bytes sent from userland", "\thistogram by message type:", "\t\tdump: 1")
     assert tuple(text.split("\n")[:5]) == head
     assert "ah:" in ask("stat")["text"] and "esp:" in ask("stat")["text"]
+    assert "\tfast path: " in str(ask("stat")["text"]) and "\treference: openssl OpenSSL " in str(ask("stat")["text"])
+    assert set(ask("stat", json=True)["crypto"]) == {"fast path", "reference"}
     counters = ask("stat", json=True)["counters"]
     assert counters["pfkey"]["out_total"] == 1 and counters["reasons"] == {}
     assert set(counters) == {"ipsec", "ipsec6", "ah", "esp", "ipcomp", "natt", "pfkey", "attachments", "reasons"}

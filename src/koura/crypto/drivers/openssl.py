@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.backends.openssl.backend import backend
 from cryptography.hazmat.decrepit.ciphers import algorithms as decrepit
 from cryptography.hazmat.primitives.ciphers import BlockCipherAlgorithm, Cipher, CipherContext, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM, AESGCM, ChaCha20Poly1305
@@ -26,6 +27,10 @@ class OpenSsl(Driver):
     """Serves every AEAD and every cipher but null."""
 
     name = "openssl"
+
+    @property
+    def version(self) -> str:
+        return backend.openssl_version_text()
 
     def score(self, row: Algorithm) -> int:
         return 1 if row.kind is Kind.AEAD or (row.kind is Kind.CIPHER and (row.name in _BLOCKS or row.name in _COUNTERS)) else 0
