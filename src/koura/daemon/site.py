@@ -22,7 +22,6 @@ from koura.daemon.journal import Journal
 from koura.errors import Errno, Refused
 from koura.host.entropy import System
 from koura.moment import Moment
-from koura.notices import KeySocketOpened
 from koura.pfkey.sockets import Delivery
 from koura.sadb.agreement import Agreement
 from koura.sadb.association import Association, State
@@ -119,10 +118,10 @@ class Site:
     def _run(self, scripts: Iterable[tuple[str, str]], settings: Settings, at: Moment) -> Slices[Stack]:
         """1. The scripts on a stack of their own. Raises Refused."""
         stack = Stack(System(), settings)
-        stack.notice(KeySocketOpened(_SOCKET, "freebsd", 0, is_privileged=True), at)
+        stack.server.opened(_SOCKET, is_deaf=True)
 
         def ask(octets: bytes) -> Answered:
-            refused = stack.control(_SOCKET, octets, at).refused
+            refused = stack.server.receive(_SOCKET, octets, at).refused  # nobody waits for anything here: no more is to be done
             return Answered(refused.errno.bsd, refused.why) if refused is not None else Answered()
 
         read = []

@@ -83,18 +83,21 @@ class Request:
         make: the new values for another dialect, where they differ.
         """
         dialect, head, windows = self.socket.dialect, self.head, self.windows
-        parts: list[bytes] = []
-        for ext in order:
-            if ext in new:
-                parts.append(encode(new[ext], dialect, head.satype))
-            elif ext in windows:
-                window = windows[ext]
-                parts.append(self.octets[window.start : window.end])
-        body = b"".join(parts)
         reply = Message(head.type, head.satype, head.seq, head.pid, 0, 0, (), head.version)
+
+        def write() -> bytes:
+            parts: list[bytes] = []
+            for ext in order:
+                if ext in new:
+                    parts.append(encode(new[ext], dialect, head.satype))
+                elif ext in windows:
+                    window = windows[ext]
+                    parts.append(self.octets[window.start : window.end])
+            body = b"".join(parts)
+            return reply.head(dialect, HEADER_OCTETS + len(body)) + body
 
         def elsewhere(other: Dialect) -> Message:
             said = self.values | new | (make(other) if make is not None else {})
             return replace(reply, extensions=tuple(said[ext] for ext in order if ext in new or ext in windows))
 
-        return Outgoing.written(reply, dialect, reply.head(dialect, HEADER_OCTETS + len(body)) + body, elsewhere)
+        return Outgoing.written_by(head.type, head.satype, dialect, write, elsewhere)

@@ -82,9 +82,9 @@ class Server:
 
     # -- sockets -------------------------------------------------------------------------------------------------------
 
-    def opened(self, socket: int, dialect: Dialect = FREEBSD, pid: int = 0, is_privileged: bool = True) -> None:
-        """A client opened key socket number `socket`."""
-        self._sockets.open(KeySocket(socket, dialect, pid, is_privileged))
+    def opened(self, socket: int, dialect: Dialect = FREEBSD, pid: int = 0, is_privileged: bool = True, *, is_deaf: bool = False) -> None:
+        """A client opened key socket number `socket`. is_deaf: it only asks, and no message is ever written to it."""
+        self._sockets.open(KeySocket(socket, dialect, pid, is_privileged, is_deaf=is_deaf))
 
     def standing(self, socket: int) -> tuple[frozenset[int], bool]:
         """What a socket registered for, and whether it is promiscuous; nothing for one that is not open."""

@@ -46,6 +46,7 @@ class KeySocket:
     is_privileged: bool
     registered: set[int] = field(default_factory=set)
     is_promiscuous: bool = False
+    is_deaf: bool = False
     dumps: list[Dump] = field(default_factory=list)
 
 
@@ -55,13 +56,14 @@ Make = Callable[[Dialect], Message]
 class Outgoing:
     """A message on its way to several sockets: made and written at most once per dialect."""
 
-    __slots__ = ("_make", "_octets", "kind", "satype")
+    __slots__ = ("_make", "_octets", "_writers", "kind", "satype")
 
     def __init__(self, kind: int, satype: int, make: Make) -> None:
         self.kind = kind
         self.satype = satype
         self._make = make
         self._octets: dict[str, bytes] = {}
+        self._writers: dict[str, Callable[[], bytes]] = {}
 
     @classmethod
     def of(cls, message: Message) -> "Outgoing":
@@ -75,11 +77,22 @@ class Outgoing:
         outgoing._octets[dialect.name] = octets
         return outgoing
 
+    @classmethod
+    def written_by(cls, kind: int, satype: int, dialect: Dialect, write: Callable[[], bytes], make: Make) -> "Outgoing":
+        """A message that `write` writes in one dialect, if anybody gets it there; `make` makes it for the others."""
+        outgoing = cls(kind, satype, make)
+        outgoing._writers[dialect.name] = write
+        return outgoing
+
     def octets(self, dialect: Dialect) -> bytes:
         """In this dialect; b'' if it has no such message."""
         known = self._octets.get(dialect.name)
         if known is None:
-            known = self._make(dialect).write(dialect) if dialect.types.has_theirs(self.kind) else b""
+            write = self._writers.get(dialect.name)
+            if write is not None:
+                known = write()
+            else:
+                known = self._make(dialect).write(dialect) if dialect.types.has_theirs(self.kind) else b""
             self._octets[dialect.name] = known
         return known
 
@@ -134,6 +147,8 @@ class Sockets:
             chosen = [s for s in self._open.values() if s is sender or (s.registered if any_type else satype in s.registered)]
         found = []
         for socket in chosen:
+            if socket.is_deaf:
+                continue
             octets = outgoing.octets(socket.dialect)
             if octets:
                 stats.gave(octets[1], len(octets))

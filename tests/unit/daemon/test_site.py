@@ -217,3 +217,15 @@ def test_a_tunable_that_was_set_meanwhile_counts() -> None:
     with pytest.raises(Refused, match="weak"):
         sliced(engine, text, forbid)
     assert not list(engine.stack.sadb)
+
+
+def test_several_scripts_are_one_and_a_fault_in_any_refuses_all() -> None:
+    engine = Engine()
+    diff = engine.site.load([("a.conf", sa(0x1000)), ("b.conf", spd(1))], engine.at)
+    assert (diff.added, diff.unchanged) == (2, 0)
+    with pytest.raises(Refused) as caught:
+        engine.site.load([("a.conf", "nonsense;"), ("b.conf", spd(1) + "more;")], engine.at)
+    assert "a.conf:1:1" in caught.value.why and "b.conf:2:" in caught.value.why
+    with pytest.raises(Refused, match=r"b\.conf:1:1"):
+        engine.site.load([("a.conf", sa(0x1000)), ("b.conf", sa(0x1000))], engine.at)
+    assert len(engine.stack.sadb) == 1

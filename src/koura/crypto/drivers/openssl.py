@@ -59,35 +59,42 @@ class OpenSsl(Driver):
 
 
 class Aead:
-    """GCM, CCM or ChaCha20-Poly1305: nonce = salt || iv."""
+    """GCM, CCM or ChaCha20-Poly1305: nonce = salt || iv.
 
-    __slots__ = ("_aead", "_key", "_salt", "align_octets", "icv_octets", "iv_octets")
+    The key is expanded when the first packet wants it: of many SAs most wait long, and where the fast path serves, all do.
+    """
+
+    __slots__ = ("_key", "_name", "_ready", "_salt", "align_octets", "icv_octets", "iv_octets")
 
     def __init__(self, algorithm: Algorithm, key: bytes) -> None:
         salt = algorithm.salt_octets
-        self._key, self._salt = key[:-salt], key[-salt:]
+        self._key, self._salt, self._name = key[:-salt], key[-salt:], algorithm.name
         self.iv_octets, self.icv_octets, self.align_octets = algorithm.iv_octets, algorithm.icv_octets, algorithm.align_octets
-        self._aead: AESGCM | AESCCM | ChaCha20Poly1305
-        if algorithm.name == "chacha20-poly1305":
-            self._aead = ChaCha20Poly1305(self._key)
-        elif algorithm.name.startswith("aes-ccm"):
-            self._aead = AESCCM(self._key, tag_length=algorithm.icv_octets)
+        self._ready: AESGCM | AESCCM | ChaCha20Poly1305 | None = None
+
+    def _expanded(self) -> AESGCM | AESCCM | ChaCha20Poly1305:
+        if self._name == "chacha20-poly1305":
+            self._ready = ChaCha20Poly1305(self._key)
+        elif self._name.startswith("aes-ccm"):
+            self._ready = AESCCM(self._key, tag_length=self.icv_octets)
         else:
-            self._aead = AESGCM(self._key)
+            self._ready = AESGCM(self._key)
+        return self._ready
 
     def seal(self, iv: bytes, clear: bytes, aad: bytes, tail: bytes = b"") -> bytes:
         assert not tail
-        sealed = self._aead.encrypt(self._salt + iv, clear, aad)
+        sealed = (self._ready or self._expanded()).encrypt(self._salt + iv, clear, aad)
         return sealed[: len(clear) + self.icv_octets]
 
     def open(self, iv: bytes, sealed: bytes, aad: bytes, tail: bytes = b"") -> bytes:
         assert not tail
         if len(sealed) < self.icv_octets:
             raise Unauthentic
+        aead = self._ready or self._expanded()
         try:
-            if self.icv_octets < 16 and isinstance(self._aead, AESGCM):
+            if self.icv_octets < 16 and isinstance(aead, AESGCM):
                 return self._open_truncated(iv, sealed, aad)
-            return self._aead.decrypt(self._salt + iv, sealed, aad)
+            return aead.decrypt(self._salt + iv, sealed, aad)
         except InvalidTag as error:
             raise Unauthentic from error
 
