@@ -53,6 +53,8 @@ def parse(text: str) -> bytes:
 
 def show(address: bytes) -> str:
     """The usual text of a packed address (RFC 5952 for IPv6; IPv4-mapped ones end in dotted decimal, its §5)."""
+    if len(address) == 4:  # Large configurations are full of these.
+        return f"{address[0]}.{address[1]}.{address[2]}.{address[3]}"
     if address[:12] == _MAPPED:
         return f"::ffff:{ipaddress.ip_address(address[12:])}"
     return str(ipaddress.ip_address(address))

@@ -33,7 +33,7 @@ from koura.settings import Settings
 from koura.slices import Slices, whole
 from koura.spd import language
 from koura.spd.entry import Entry
-from koura.spd.policy import MAX_MANUAL_REQID, Level, Policy
+from koura.spd.policy import MAX_MANUAL_REQID, Level, Policy, Requirement
 from koura.stack import Stack
 from koura.traffic.outcome import Event, ToKeySocket
 
@@ -250,10 +250,13 @@ def _plain(agreement: Agreement) -> Agreement:
 
 def _asked(policy: Policy) -> Policy:
     """The policy as it was asked for: reqids that were chosen for it are not in it."""
-    requirements = tuple(
-        replace(each, reqid=0) if each.level is Level.UNIQUE and each.reqid > MAX_MANUAL_REQID else each for each in policy.requirements
-    )
-    return replace(policy, requirements=requirements)
+    if not any(_is_chosen(each) for each in policy.requirements):
+        return policy
+    return replace(policy, requirements=tuple(replace(each, reqid=0) if _is_chosen(each) else each for each in policy.requirements))
+
+
+def _is_chosen(requirement: Requirement) -> bool:
+    return requirement.level is Level.UNIQUE and requirement.reqid > MAX_MANUAL_REQID
 
 
 def _show_sa(agreement: Agreement) -> str:

@@ -29,7 +29,9 @@ def add(cursor: Cursor, warnings: list[Wrong]) -> Statement:
     hosts = cursor.take_hosts()
     selector = _range(cursor)
     limits = _lifetimes(cursor)
-    policy = replace(_policy(cursor, selector.protocol), lifetime_s=limits.get("-lifetime", 0), valid_s=limits.get("-validtime", 0))
+    policy = _policy(cursor, selector.protocol)
+    if limits:
+        policy = replace(policy, lifetime_s=limits.get("-lifetime", 0), valid_s=limits.get("-validtime", 0))
     interface = ""
     if cursor.peek() == "-hwif":
         cursor.at += 1
