@@ -4,6 +4,7 @@ Text appears only at the border: `parse` and `show`. A zone (RFC 4007) is a numb
 """
 
 import ipaddress
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -73,6 +74,18 @@ def is_link_local(address: bytes) -> bool:
     if len(address) == 4:
         return address[:2] == b"\xa9\xfe"
     return address[0] == 0xFE and address[1] & 0xC0 == 0x80
+
+
+def is_global(address: bytes) -> bool:
+    """Whether it names one host beyond its own link: no multicast, link-local, loopback or unspecified address."""
+    is_loopback = address[0] == 127 if len(address) == 4 else address == bytes(15) + b"\1"
+    return not (is_loopback or is_multicast(address) or is_link_local(address) or is_unspecified(address))
+
+
+def nearest(addresses: Iterable[bytes], towards: bytes) -> bytes:
+    """Of some host's addresses the one to speak to somebody from: global, and nearest to his; b'': none is fit for that."""
+    fit = (address for address in addresses if len(address) == len(towards) and is_global(address))
+    return min(fit, key=lambda address: (int.from_bytes(address, "big") ^ int.from_bytes(towards, "big"), address), default=b"")
 
 
 @quick

@@ -58,10 +58,14 @@ class SocketGone:
 
 @dataclass(frozen=True, slots=True)
 class PathMtu:
-    """What the host knows of a route: packets to `destination` (b'': all others) may have `mtu_octets` on the first link. 0: forget it."""
+    """What the host knows of a route: packets to `destination` (b'': all others) may have `mtu_octets` on the first link. 0: forget it.
+
+    lasts_s: the kernel refused a larger one, and that counts for so long, beside what is known of the route; 0: until something else is said.
+    """
 
     destination: bytes
     mtu_octets: int
+    lasts_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)

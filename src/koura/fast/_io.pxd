@@ -10,6 +10,7 @@ cdef enum:
     MESSAGES = 64
     PIECES = 64
     SUPER_OCTETS = 65536 + 64
+    REFUSED = 8
     QUEUES = 8
     RINGS = 8
 
@@ -28,6 +29,10 @@ cdef class Io:
     cdef bytes ours           # this host's addresses, each filled up to 16 octets, in order
     cdef const uint8_t *our_start
     cdef Py_ssize_t our_count
+    cdef uint8_t *refused_packets       # copies of those that their first link is too narrow for, until Python takes them
+    cdef uint32_t refused_octets[REFUSED]
+    cdef bint refused_in_clear[REFUSED]
+    cdef int refused_count
     cdef void *state          # what was read and did not fit a burst: States of _io.pyx
     cdef public uint64_t taken
     cdef public uint64_t sent
@@ -52,6 +57,7 @@ cdef class Io:
     cdef int _read(self, int queue) noexcept nogil
     cdef bint _is_in_transit(self, const uint8_t *data, uint32_t octets) noexcept nogil
     cdef void _send(self, int first, int count) noexcept nogil
+    cdef void _note_refused(self, int number) noexcept nogil
     cdef int _send_raw(self, int first, int last, int which) noexcept nogil
     cdef int _receive(self, int which) noexcept nogil
     cdef int _receive_esp(self, int which) noexcept nogil

@@ -78,6 +78,7 @@ cdef class Io:
     def __dealloc__(self):
         free(self.supers)
         free(self.state)
+        free(self.refused_packets)
 
     def use_queue(self, int descriptor):
         """The TUN has this queue, too."""
@@ -203,6 +204,18 @@ cdef class Io:
         self._send(first, done)
         return done
 
+    def refused(self):
+        """(packet, whether in clear) of those that their first link is too narrow for, since the last time; usually there is none."""
+        cdef int i
+        if self.refused_count == 0:
+            return ()
+        found = []
+        for i in range(self.refused_count):
+            octets = PyBytes_FromStringAndSize(<char *> self.refused_packets + i * SUPER_OCTETS, self.refused_octets[i])
+            found.append((octets, self.refused_in_clear[i]))
+        self.refused_count = 0
+        return found
+
     def packet(self, int number):
         """One packet that was read, for the reference."""
         return PyBytes_FromStringAndSize(<char *> self.burst.packets[number].data, self.burst.packets[number].octets)
@@ -212,7 +225,8 @@ cdef class Io:
         cdef Packet *packets = self.burst.packets
         cdef iovec pieces[PIECES]
         cdef int i = first
-        cdef int which, length, gone
+        cdef int k, which, length, gone
+        cdef uint8_t is_refused[PIECES]
         while i < first + count:
             if packets[i].kind == DISCARDED:
                 i += 1
@@ -222,10 +236,25 @@ cdef class Io:
                 i = self._send_raw(i, first + count, which)
                 continue
             length = train_of(packets, i, first + count, which, pieces)
-            gone = send_train(self.udp[which], which, packets[i].result, pieces, length)
+            gone = send_train(self.udp[which], which, packets[i].result, pieces, length, is_refused)
             self.sent += gone
             self.unsent += length - gone
+            if gone < length:
+                for k in range(length):
+                    if is_refused[k]:
+                        self._note_refused(i + k)
             i += length
+
+    cdef void _note_refused(self, int number) noexcept nogil:
+        """Python decides what becomes of this packet, so it is not lost yet; where too many wait already, it is."""
+        cdef Packet *packet = &self.burst.packets[number]
+        if self.refused_count == REFUSED or packet.result_octets > SUPER_OCTETS:
+            return
+        memcpy(self.refused_packets + self.refused_count * SUPER_OCTETS, packet.result, packet.result_octets)
+        self.refused_octets[self.refused_count] = packet.result_octets
+        self.refused_in_clear[self.refused_count] = packet.kind == BYPASSED
+        self.refused_count += 1
+        self.unsent -= 1
 
     cdef int _send_raw(self, int first, int last, int which) noexcept nogil:
         """Whole packets of one family from `first` on, in one call; where the next begin."""
@@ -264,6 +293,8 @@ cdef class Io:
                 gone += done
             else:
                 self.unsent += 1  # this one; those behind it may have another way
+                if self.raw[which] >= 0 and errno == EMSGSIZE:
+                    self._note_refused(first + gone)
                 gone += 1
         return i
 

@@ -24,6 +24,11 @@ cdef inline bint is_current(Engine *e, Flow *flow, uint64_t at_ns) noexcept nogi
     return flow.generation == e.generation and at_ns < flow.deadline_ns and e.dirty_count < e.dirty_room
 
 
+cdef inline bint is_clamped(const Engine *e, View v, const Head *head) noexcept nogil:
+    """A SYN whose MSS the reference lowers."""
+    return e.clamps_mss and head.protocol == 6 and octet_at(v, head.octets + 13) & 2 != 0
+
+
 cdef inline Sa *live_sa(Engine *e, uint32_t index, uint32_t serial) noexcept nogil:
     """The SA behind a handle, if it is the same one, and usable."""
     cdef Sa *sa

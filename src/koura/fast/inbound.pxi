@@ -311,6 +311,8 @@ cdef Flow *judge(Engine *e, Packet *packet, uint64_t tag, uint64_t at_ns) noexce
     v.data, v.octets = packet.result, packet.result_octets
     if not parse(v, &head) or (head.version == 4 and not is_ipv4_right(v)) or not is_plain(e, &head):
         return NULL
+    if is_clamped(e, v, &head):
+        return NULL
     key_of(&key, &head, tag)
     flow = table_find(&e.inbound, &key)
     if flow == NULL or not is_current(e, flow, at_ns) or flow.kind == PUNTED:

@@ -24,7 +24,7 @@ cdef inline bint is_ours(Engine *e, View v, const Head *head, Flow *flow, uint64
         return True
     if v.octets > flow.room_octets:
         return False
-    return not (e.clamps_mss and head.protocol == 6 and octet_at(v, head.octets + 13) & 2)
+    return not is_clamped(e, v, head)
 
 
 cdef uint32_t outer_header(Engine *e, Sa *sa, View v, const Head *head, bint wraps, uint8_t *to, uint32_t octets) noexcept nogil:

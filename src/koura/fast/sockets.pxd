@@ -65,6 +65,7 @@ cdef extern from "sys/socket.h" nogil:
     ssize_t sendmsg(int, const msghdr *, int)
     int sendmmsg(int, mmsghdr *, unsigned int, int)
     int recvmmsg(int, mmsghdr *, unsigned int, int, void *)
+    int setsockopt(int, int, int, const void *, uint32_t)
     int MSG_DONTWAIT, MSG_TRUNC
     int AF_INET, AF_INET6, SOL_SOCKET
 
@@ -88,13 +89,15 @@ cdef extern from "netinet/in.h" nogil:
     struct in6_pktinfo:
         in6_addr ipi6_addr
         uint32_t ipi6_ifindex
-    int IPPROTO_IP, IPPROTO_IPV6, IP_PKTINFO, IP_TOS, IPV6_PKTINFO, IPV6_TCLASS
+    int IPPROTO_IP, IPPROTO_IPV6, IP_PKTINFO, IP_TOS, IP_MTU_DISCOVER, IPV6_PKTINFO, IPV6_TCLASS
 
 cdef enum:
     SCM_TIMESTAMPNS = 35
     SOL_UDP = 17
     UDP_SEGMENT = 103
     UDP_GRO = 104
+    PMTUDISC_DONT = 0
+    PMTUDISC_PROBE = 3
 
 # linux/virtio_net.h, host order as TUN has it.
 cdef enum:

@@ -15,7 +15,7 @@ cdef inline bint is_by_port(const Packet *p, int which, uint16_t port) noexcept 
 
 
 cdef int train_of(const Packet *packets, int first, int last, int which, iovec *pieces) noexcept nogil:
-    """The datagrams from `first` on that may go at once: of equal addresses, ports, TOS and size; only the last one may be shorter."""
+    """The datagrams from `first` on that may go at once: of equal addresses, ports, TOS, DF and size; only the last one may be shorter."""
     cdef const uint8_t *a = packets[first].result
     cdef const uint8_t *b
     cdef uint32_t at = ip_octets(which)
@@ -28,6 +28,8 @@ cdef int train_of(const Packet *packets, int first, int last, int which, iovec *
         if packets[first + count].result_octets > octets or total + packets[first + count].result_octets > TRAIN_OCTETS and count:
             break
         if a[0] != b[0] or a[1] != b[1] or memcmp(a + (9 if which == 0 else 6), b + (9 if which == 0 else 6), 1) != 0:
+            break
+        if which == 0 and (a[6] ^ b[6]) & 0x40:
             break
         if memcmp(a + (12 if which == 0 else 8), b + (12 if which == 0 else 8), 8 if which == 0 else 32) != 0 or memcmp(a + at, b + at, 4) != 0:
             break
@@ -101,8 +103,13 @@ cdef int send_at_once(int descriptor, Way *way, iovec *pieces, int count) noexce
     return error
 
 
-cdef int send_train(int descriptor, int which, const uint8_t *ip, iovec *pieces, int count) noexcept nogil:
-    """Send datagrams that go where the one of the packet `ip` does; how many the kernel took.
+cdef void discover(int descriptor, int how) noexcept nogil:
+    """Whether datagrams leave with DF: the socket's word, for want of a control message."""
+    setsockopt(descriptor, IPPROTO_IP, IP_MTU_DISCOVER, &how, sizeof(int))
+
+
+cdef int send_train(int descriptor, int which, const uint8_t *ip, iovec *pieces, int count, uint8_t *is_refused) noexcept nogil:
+    """Send datagrams that go where the one of the packet `ip` does; how many the kernel took. is_refused: with DF longer than the link takes.
 
     A train that the kernel does not cut goes one by one: datagrams beyond the MTU become fragments that way, and not every device
     can close checksums (EINVAL, EIO; udp(7)).
@@ -110,13 +117,23 @@ cdef int send_train(int descriptor, int which, const uint8_t *ip, iovec *pieces,
     cdef Way way
     cdef int error, i
     cdef int gone = 0
+    cdef bint is_df = which == 0 and ip[6] & 0x40 != 0
+    memset(is_refused, 0, count)
     address_way(&way, which, ip)
+    if is_df:
+        discover(descriptor, PMTUDISC_PROBE)
     error = send_at_once(descriptor, &way, pieces, count)
     if error == 0:
-        return count
-    if count > 1 and (error == EINVAL or error == EIO or error == EMSGSIZE):
+        gone = count
+    elif count == 1:
+        is_refused[0] = error == EMSGSIZE
+    elif error == EINVAL or error == EIO or error == EMSGSIZE:
         for i in range(count):
-            gone += send_at_once(descriptor, &way, pieces + i, 1) == 0
+            error = send_at_once(descriptor, &way, pieces + i, 1)
+            gone += error == 0
+            is_refused[i] = error == EMSGSIZE
+    if is_df:
+        discover(descriptor, PMTUDISC_DONT)
     return gone
 
 

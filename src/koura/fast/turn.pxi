@@ -21,7 +21,7 @@ cdef int turn(Io io, int epoll, uint64_t until, uint64_t anchor_ns, bint is_on, 
             events[0].data.fd, events[0].events = descriptor_of(io, io.pending), EPOLLIN
             return rest + 1
         now = boot_ns()
-        if rest or count < 0 or now >= until:
+        if rest or count < 0 or now >= until or io.refused_count:
             memmove(events, events + 1, rest * sizeof(epoll_event))
             return rest
 

@@ -9,7 +9,7 @@ the daemon is what everybody waits for, that one is kept short by dropping or ma
 """
 
 import select
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from koura.fast import drivers
@@ -59,6 +59,7 @@ class FastPump(Pump):
         if self._io.is_unsettled:
             self._io.is_unsettled = False
             self._fast.settle()
+        self._take_refused()
         return rest
 
     def outbound_ready(self, _events: int = 0) -> None:
@@ -105,6 +106,8 @@ class FastPump(Pump):
         is_on = self._stack.begin_burst(at)
         while first < count:
             done, is_forwarded = self._io.seal(first, count, at.ns) if is_on else (0, False)
+            if self._take_refused():
+                is_on = self._stack.begin_burst(at) and self._is_local_known
             first += done
             if not done:
                 packet = self._io.packet(first)
@@ -115,6 +118,13 @@ class FastPump(Pump):
                 self._went(results)
                 is_on = self._stack.begin_burst(at)
                 first += 1
+
+    def _take_refused(self) -> bool:
+        """What the kernel refused for its length; whether there was any."""
+        refused: Sequence[tuple[bytes, bool]] = self._io.refused()
+        for packet, is_clear in refused:
+            self._too_long(packet, is_clear=is_clear)
+        return bool(refused)
 
     def _open(self, first: int, count: int, at: Moment, opening: Callable[[int, int, int], int], packet: Callable[[int], bytes]) -> None:
         is_on = self._stack.begin_burst(at)

@@ -3,6 +3,9 @@
     protected.receive -> stack.outbound -> Forward, Bypass -> out            TooBig -> an ICMP to the host's own socket
     unprotected.receive -> stack.inbound -> Deliver -> protected.send        Punt: an IKE daemon's socket has its own copy
 
+A packet in transit that came in fragments goes on in fragments no larger: the kernel would cut IPv4 to the link (but not with DF), and
+no IPv6. What the first link does not take whole (the stack had not heard how much that is) is cut where that may be done; else the
+sender in clear is told. Either way the stack knows from then on.
 What came in clear and stays so (an ICMP error for the engine's ears, IP in IP of others) the kernel has delivered itself.
 What was held comes back as Released events, what the stack makes itself as Emit. Not here: who opens attachments (daemon.network),
 routes that lead packets here (host.routes), and PF_KEY, whose events go to `tell`.
@@ -12,25 +15,36 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from koura.address import Family, family
+from koura.address import nearest
 from koura.attachment import Attachment, Losses
 from koura.host.clock import Clock
+from koura.host.entropy import System
 from koura.host.raw import numbered
 from koura.host.xdp import Rings
+from koura.notices import PathMtu
 from koura.stack import Results, Stack
 from koura.traffic import icmp
+from koura.traffic.fragments import split
 from koura.traffic.outcome import FORWARDED, LOCAL, Bypass, Deliver, Emit, Event, Forward, Origin, Outcome, Released, Tapped, TooBig
 
 _UDP = 17
+_FRAGMENT = 44
 
 
 class Sender(Protocol):
-    """Where whole packets leave."""
+    """Where whole packets leave. refused: longer than the first link takes."""
 
     name: str
     losses: Losses
+    refused: list[bytes]
 
     def send(self, packets: list[bytes]) -> None: ...
+
+
+class Out(Sender, Protocol):
+    """The way out for all packets that no other Sender owns."""
+
+    def mtu(self, dst: bytes) -> int: ...
 
 
 class Watcher(Protocol):
@@ -49,7 +63,7 @@ class Ends:
 
     protected: Attachment
     unprotected: list[Attachment]
-    out: Sender
+    out: Out
     udp: dict[tuple[bool, int], Sender] = field(default_factory=dict)
     local: frozenset[bytes] = frozenset()
     raw_descriptors: tuple[tuple[bool, int], ...] = ()  # (is IPv4, where whole packets leave)
@@ -67,6 +81,7 @@ class Pump:
         self._clock = clock
         self._ends = ends
         self._tell = tell
+        self._dice = System()
         self.watcher: Watcher | None = None
         self.place_of: Callable[[Deliver], Attachment | None] = lambda _outcome: None  # the interface behind an SA (M22)
 
@@ -142,7 +157,11 @@ class Pump:
         return LOCAL if src in self._ends.local else FORWARDED
 
     def _leave(self, outcomes: Iterable[Outcome]) -> None:
-        self._send([packet for outcome in outcomes if isinstance(outcome, Forward | Bypass) for packet in outcome.packets])
+        leaving = [outcome for outcome in outcomes if isinstance(outcome, Forward | Bypass)]
+        refused = self._send([packet for outcome in leaving for packet in outcome.packets])
+        for packet in refused:
+            is_clear = any(packet is one for outcome in leaving if isinstance(outcome, Bypass) for one in outcome.packets)
+            self._too_long(packet, is_clear=is_clear)
 
     def _deliver(self, outcomes: Iterable[Outcome]) -> None:
         watcher = self.watcher
@@ -150,24 +169,63 @@ class Pump:
         for outcome in outcomes:
             if isinstance(outcome, Deliver) and outcome.history and (watcher is None or watcher.lets_in(outcome)):
                 place = self.place_of(outcome)
+                packets = self._onward(outcome) if outcome.fragment_octets else (outcome.packet,)
                 if place is None:
-                    ready.append(outcome.packet)
+                    ready += packets
                 else:
-                    place.send([outcome.packet])
+                    place.send(list(packets))
         if ready:
             self._ends.protected.send(ready)
 
-    def _send(self, packets: list[bytes]) -> None:
-        """By the socket that owns the UDP port of a packet, else raw."""
+    def _onward(self, outcome: Deliver) -> tuple[bytes, ...]:
+        """What came in fragments, in fragments again if it goes on."""
+        if dst_of(outcome.packet) in self._ends.local:
+            return (outcome.packet,)
+        return split(outcome.packet, outcome.fragment_octets, self._dice.below(1 << 32))
+
+    def _send(self, packets: list[bytes]) -> list[bytes]:
+        """By the socket that owns the UDP port of a packet, else raw; those that are too long for their first link."""
+        refused: list[bytes] = []
         plain: list[bytes] = []
         for packet in packets:
             owner = self._owner(packet) if self._ends.udp else None
             if owner is not None:
                 owner.send([packet])
+                refused += _taken(owner)
             else:
                 plain.append(packet)
         if plain:
             self._ends.out.send(plain)
+            refused += _taken(self._ends.out)
+        return refused
+
+    def _too_long(self, packet: bytes, *, is_clear: bool) -> None:
+        """The kernel refused a packet that the stack let go, protected or in clear."""
+        out, dst = self._ends.out, dst_of(packet)
+        mtu_octets = out.mtu(dst)
+        pieces: tuple[bytes, ...] = ()
+        if 0 < mtu_octets < len(packet):
+            lasts_s = self._stack.settings.limits.pmtu_timeout_s
+            self.happened(self._stack.notice(PathMtu(dst, mtu_octets, lasts_s), self._clock.now()))
+            if not packet[6] & 0x40 if packet[0] >> 4 == 4 else not is_clear and packet[6] != _FRAGMENT:
+                pieces = split(packet, mtu_octets, self._dice.below(1 << 32))
+            elif is_clear:
+                self._say_too_long(packet, mtu_octets)
+        out.send(list(pieces))
+        lost = len(_taken(out)) + (not pieces)
+        if lost:
+            out.losses.lose("EMSGSIZE", lost)
+
+    def _say_too_long(self, packet: bytes, mtu_octets: int) -> None:
+        """To the sender of a packet in clear: this host, or another that we forward for."""
+        if self._origin(packet) is LOCAL:
+            self._say_too_big(TooBig(packet, mtu_octets))
+            return
+        src = packet[12:16] if packet[0] >> 4 == 4 else packet[8:24]
+        source = nearest(self._ends.local, src)
+        message = icmp.too_big(packet, mtu_octets, source) if source else None
+        if message is not None:
+            self._send([message])
 
     def _owner(self, packet: bytes) -> Sender | None:
         if packet[0] >> 4 == 4:
@@ -179,10 +237,20 @@ class Pump:
 
     def _say_too_big(self, event: TooBig) -> None:
         """The host's own sender learns the size as from a router: the kernel keeps its path MTU. RFC 4301 §8.2.1."""
-        source = event.packet[16:20] if event.packet[0] >> 4 == 4 else event.packet[24:40]
-        message = icmp.too_big(event.packet, event.mtu_octets, source)
-        if message is not None and family(source) in Family:
+        message = icmp.too_big(event.packet, event.mtu_octets, dst_of(event.packet))
+        if message is not None:
             self._ends.protected.send([message])
+
+
+def dst_of(packet: bytes) -> bytes:
+    """Where a packet goes."""
+    return packet[16:20] if packet[0] >> 4 == 4 else packet[24:40]
+
+
+def _taken(sender: Sender) -> list[bytes]:
+    """What it refused, which is nobody else's now."""
+    refused, sender.refused = sender.refused, []
+    return refused
 
 
 def unseen(events: Iterable[Event]) -> tuple[Event, ...]:

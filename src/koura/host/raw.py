@@ -7,9 +7,11 @@ and the sockets here, which keep the kernel from answering "unknown protocol", l
 
 Out: IPv4 and IPv6 with their headers (IP_HDRINCL, IPV6_HDRINCL). The mark keeps what we send out of our own routes. The kernel gives an
 IPv4 packet with ID 0 that may be cut another ID, which AH's ICV covers, and each fragment one of its own: the host's own packets get one
-before they are sealed (`numbered`), outer headers have one (xform.tunnel).
+before they are sealed (`numbered`), outer headers have one (xform.tunnel). It fragments nothing and takes what the first link takes,
+whatever it has heard of the path (PROBE): that is the stack's to know, for each SA.
 """
 
+import ctypes
 import errno
 import socket
 import struct
@@ -23,11 +25,12 @@ from koura.xform.tunnel import INSTEAD_OF_0
 
 IPPROTO_ESP, IPPROTO_AH, IPPROTO_IPCOMP = 50, 51, 108
 SO_MARK, SO_RCVBUFFORCE, SO_SNDBUFFORCE, SO_TIMESTAMPNS = 36, 33, 32, 35
-IP_MTU_DISCOVER, IP_PMTUDISC_DONT = 10, 0
-IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DONT = 23, 0
+IP_MTU_DISCOVER, IP_MTU, IPV6_MTU_DISCOVER, IPV6_MTU = 10, 14, 23, 24
+PMTUDISC_PROBE = 3
 _ANCILLARY_OCTETS = 512
 BUFFER_OCTETS = 4 << 20
 LARGEST_OCTETS = 65535 + 60
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def receiver(family: socket.AddressFamily, protocol: int) -> socket.socket:
@@ -48,9 +51,9 @@ def sender(family: socket.AddressFamily, mark: int) -> socket.socket:
     if mark:
         end.setsockopt(socket.SOL_SOCKET, SO_MARK, mark)
     if family == socket.AF_INET:
-        end.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
+        end.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_PROBE)
     else:
-        end.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DONT)
+        end.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)
     return end
 
 
@@ -146,22 +149,40 @@ class Raw6:
 
 
 class Out:
-    """Where whole packets leave, of either family."""
+    """Where whole packets leave, of either family. refused: those that are longer than the first link takes; who sends looks there."""
 
     name = "raw"
 
     def __init__(self, v4: socket.socket | None, v6: socket.socket | None) -> None:
         self.losses = Losses()
+        self.refused: list[bytes] = []
         self._v4, self._v6 = v4, v6
 
     def send(self, packets: list[bytes]) -> None:
-        """Send them; what the kernel refuses is counted under the error's name."""
+        """Send them; what is lost is counted under the error's name."""
         for one in packets:
             try:
                 self._send(one)
                 self.losses.sent += 1
             except OSError as error:
-                self.losses.lose(errno.errorcode.get(error.errno or 0, "?"))
+                if error.errno == errno.EMSGSIZE:
+                    self.refused.append(one)
+                else:
+                    self.losses.lose(errno.errorcode.get(error.errno or 0, "?"))
+
+    def mtu(self, dst: bytes) -> int:
+        """What the first link towards a destination takes, past our own routes; 0: not known."""
+        family, end, option = (socket.AF_INET, self._v4, IP_MTU) if len(dst) == 4 else (socket.AF_INET6, self._v6, IPV6_MTU)
+        if end is None:
+            return 0
+        try:
+            end.connect((socket.inet_ntop(family, dst), 0))
+            try:
+                return end.getsockopt(socket.IPPROTO_IP if len(dst) == 4 else socket.IPPROTO_IPV6, option)
+            finally:
+                _disconnect(end)
+        except OSError:
+            return 0
 
     def _send(self, octets: bytes) -> None:
         if octets[0] >> 4 == 4:
@@ -177,6 +198,13 @@ class Out:
         for end in (self._v4, self._v6):
             if end is not None:
                 end.close()
+
+
+def _disconnect(end: socket.socket) -> None:
+    """connect(2) to AF_UNSPEC, for which Python has no words."""
+    nowhere = struct.pack("=H26x", socket.AF_UNSPEC)
+    if _LIBC.connect(end.fileno(), nowhere, len(nowhere)) != 0:
+        raise OSError(ctypes.get_errno(), "connect")
 
 
 def _drain(losses: Losses, read: Callable[[], bytes]) -> list[bytes]:

@@ -1,5 +1,7 @@
 """ESP in UDP on an ordinary socket: datagrams of a port as whole IP packets, both ways. RFC 3948; ip(7), ipv6(7), udp(7).
 
+A datagram leaves with DF where its packet has it (IP_MTU_DISCOVER, for that one): then the kernel refuses what the link does not take.
+
 In: the IP and UDP headers are made anew from what the kernel says beside the datagram (addresses, ports, TOS, TTL); checksums are
 the kernel's and already verified. Out: addresses, ports and TOS of the packet's own headers travel as control messages, so the socket
 must have that source address (any socket bound to the unspecified one has) and that port.
@@ -10,11 +12,11 @@ import socket
 import struct
 
 from koura.attachment import BURST, Losses
-from koura.host.raw import SO_MARK, SO_RCVBUFFORCE, SO_SNDBUFFORCE, stamp, widen
+from koura.host.raw import IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_PROBE, SO_MARK, SO_RCVBUFFORCE, SO_SNDBUFFORCE, stamp, widen
 from koura.wire import ipv4, ipv6, udp
 
 IP_PKTINFO, IP_TOS, IP_TTL, IP_RECVTOS, IP_RECVTTL = 8, 1, 2, 13, 12
-IP_MTU_DISCOVER, PMTUDISC_DONT, IPV6_MTU_DISCOVER = 10, 0, 23
+PMTUDISC_DONT = 0
 _ANCILLARY_OCTETS = 512
 LARGEST_OCTETS = 65535
 _PKTINFO4 = struct.Struct("i4s4s")
@@ -60,11 +62,12 @@ def open_port(family: socket.AddressFamily, port: int, mark: int = 0, address: s
 
 
 class Udp:
-    """One port of one family. port: what the packets say in its place, as behind a NAT; 0: the socket's own."""
+    """One port of one family. port: what the packets say in its place, as behind a NAT; 0: the socket's own. refused: as of raw.Out."""
 
     def __init__(self, name: str, end: socket.socket, port: int = 0) -> None:
         self.name = name
         self.losses = Losses()
+        self.refused: list[bytes] = []
         self._end = end
         self.port = port or int(end.getsockname()[1])
         self.is_ipv4 = end.family == socket.AF_INET
@@ -108,7 +111,10 @@ class Udp:
                 self._send(packet)
                 self.losses.sent += 1
             except OSError as error:
-                self.losses.lose(errno.errorcode.get(error.errno or 0, "?"))
+                if error.errno == errno.EMSGSIZE:
+                    self.refused.append(packet)
+                else:
+                    self.losses.lose(errno.errorcode.get(error.errno or 0, "?"))
 
     def _send(self, packet: bytes) -> None:
         if self.is_ipv4:
@@ -122,7 +128,14 @@ class Udp:
             tos = (socket.IPPROTO_IPV6, socket.IPV6_TCLASS, _INT.pack(header6.traffic_class))
             to = socket.inet_ntop(socket.AF_INET6, header6.dst)
         head, payload = udp.read(body)
-        self._end.sendmsg([payload], [info, tos], 0, (to, head.dport))
+        is_df = self.is_ipv4 and header.is_df
+        if is_df:
+            self._end.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_PROBE)
+        try:
+            self._end.sendmsg([payload], [info, tos], 0, (to, head.dport))
+        finally:
+            if is_df:
+                self._end.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_DONT)
 
     def close(self) -> None:
         self._end.close()

@@ -305,8 +305,10 @@ class Stack:
             case SocketGone(socket):
                 self.spd.socket_gone(socket)
                 plane.sockets.gone(socket)
-            case PathMtu(destination, mtu_octets):
+            case PathMtu(destination, mtu_octets, 0):
                 plane.paths.tell(destination, mtu_octets)
+            case PathMtu(destination, mtu_octets, lasts_s):
+                plane.paths.refused(destination, mtu_octets, at.after_s(lasts_s), plane.settings.limits.pmtu_entries)
             case PeerMoved():
                 self._keys.peer_moved(notice)
                 self._sas_changed(at)

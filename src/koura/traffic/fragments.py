@@ -247,8 +247,9 @@ def _ecn(pieces: list[_Piece]) -> int:
 def split(packet: bytes, mtu_octets: int, identification: int) -> tuple[bytes, ...]:
     """Cut a whole packet into fragments of at most `mtu_octets`; a packet that fits is returned alone, unchanged.
 
-    identification: of the IPv6 fragment header; an IPv4 packet has its own. DF is the caller's business: who calls this has
-    decided that it may be done. A limit too small for header and 8 octets is taken as the smallest that works.
+    identification: of the IPv6 fragment header; an IPv4 packet has its own. Pieces of a packet with DF have it, too: it came in
+    fragments that had it, for any other the caller does not ask. A limit too small for a header and 8 octets is taken as the
+    smallest that works.
     """
     if len(packet) <= mtu_octets:
         return (packet,)
@@ -258,8 +259,7 @@ def split(packet: bytes, mtu_octets: int, identification: int) -> tuple[bytes, .
 def _split4(packet: bytes, mtu_octets: int) -> tuple[bytes, ...]:
     """RFC 791 §3.2. Options without the copy bit stand in the first fragment only."""
     header, payload = ipv4.read(packet)
-    later = replace(header, options=ipv4.copied_options(header.options), is_df=False)
-    header = replace(header, is_df=False)
+    later = replace(header, options=ipv4.copied_options(header.options))
     pieces = []
     at = 0
     while at < len(payload):

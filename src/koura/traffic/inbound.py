@@ -44,7 +44,7 @@ from koura.saindex import Direction, Mode, Pair, Protocol
 from koura.spd.entry import Entry
 from koura.spd.policy import Action
 from koura.spd.selector import Flow
-from koura.traffic import icmp, tcpkeys, verify
+from koura.traffic import icmp, mss, tcpkeys, verify
 from koura.traffic.demultiplex import Found, Kind, associate, demultiplex
 from koura.traffic.flow import flow_of, is_neighbour_discovery
 from koura.traffic.hold import Holds, Waiting
@@ -287,6 +287,8 @@ class Inbound:
             plane.latches.came(packet, flow, history, at)
         if plane.sadb.tcp_keys and summary.protocol == _TCP and plane.is_ours(flow.dst):
             packet = tcpkeys.verified(plane, packet, summary, at)
+        if settings.mss_clamp and history and summary.protocol == _TCP:
+            packet = mss.clamp_back(plane, packet, flow, at)
         skips_filter = bool(history) and not settings.of(packet[0] >> 4).filtertunnel
         return Deliver(packet, history, fragment_octets, skips_filter)
 

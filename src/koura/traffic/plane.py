@@ -7,7 +7,7 @@ whole by `stack.tune`, so whoever needs two tunables of one moment takes `settin
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from koura.address import Family, Prefix, family, is_multicast, is_unspecified
+from koura.address import Prefix, is_unspecified, nearest
 from koura.enc import tap
 from koura.enc.filter import BEFORE, FILTERED, Filter
 from koura.enc.tap import Tap
@@ -102,10 +102,14 @@ class Plane:
         """What a transform may know besides the packet and the SA."""
         return Context(self.settings, at, self.entropy)
 
-    def own_address(self, wanted: Family, *preferred: bytes) -> bytes:
-        """An address of this host to speak from: the first preferred one of the family, else the lowest there is; b'': none known."""
-        known = [address for address in preferred if family(address) is wanted and not is_unspecified(address)]
-        return known[0] if known else min((a for a in self.local or () if family(a) is wanted and not is_multicast(a)), default=b"")
+    def own_address(self, towards: bytes, *others: bytes) -> bytes:
+        """An address of this host to speak to somebody from: the nearest to his, else the first of the others; b'': none known.
+
+        None that means nothing outside this host or link: who hears it from ::1 does not listen (RFC 4291 §2.5.3).
+        """
+        near = nearest(self.local or (), towards)
+        fit = (address for address in others if len(address) == len(towards) and not is_unspecified(address))
+        return near or next(fit, b"")
 
     def show_outbound(self, stage: int, sa: Association, packet: bytes) -> None:
         """enc(4) on the way out. Raises Discarded(ENC_FILTER_OUT) where the filter refuses."""

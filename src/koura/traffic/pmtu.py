@@ -2,7 +2,7 @@
 
 Three sources, the smallest counts:
 
-- the link: what the host said about the route (notice PathMtu);
+- the link: what the host said about the route, and what its kernel refused to send lately (notice PathMtu);
 - the path: ICMP "fragmentation needed" and "packet too big" about our own protected packets, matched to an SA by its SPI at
   the exact offset (S30, S38); kept for that SA, for pmtu_timeout_s, never raised by such a message, never below min_pmtu
   (IPv6: 1280). An ICMP is not authenticated: it can name only an SA that exists, and only from an address pair that is the SA's;
@@ -23,7 +23,7 @@ from koura.xform import base
 
 IPV6_MIN_MTU = 1280
 UDP_OCTETS = 8
-_Key = tuple[bytes, int, int]  # destination, protocol, SPI
+_Key = tuple[bytes, int, int]  # destination, protocol, SPI; of a link, protocol and SPI are 0
 
 
 @dataclass(slots=True)
@@ -46,9 +46,17 @@ class Paths:
         else:
             self._links.pop(destination, None)
 
+    def refused(self, destination: bytes, mtu_octets: int, until: Moment, most_entries: int) -> None:
+        """The first link towards a destination takes no more: so the kernel said when more was sent."""
+        self._keep((destination, 0, 0), _Learned(mtu_octets, until.ns), most_entries)
+
     def link(self, destination: bytes) -> int | None:
         """What the first link towards a destination takes; None: not known, so nothing is cut to it."""
-        return self._links.get(destination, self._links.get(b""))
+        known = self._links.get(destination, self._links.get(b""))
+        refused = self._learned.get((destination, 0, 0))
+        if refused is None:
+            return known
+        return refused.mtu_octets if known is None else min(known, refused.mtu_octets)
 
     def learn(self, sa: Association, report: Report, settings: Settings, at: Moment) -> bool:
         """Believe an ICMP report about a packet of this SA, if it makes the path narrower; whether it did.
@@ -61,11 +69,15 @@ class Paths:
         if report.mtu_octets < least or (known is not None and report.mtu_octets >= known):
             return False
         key = (index.dst, int(index.protocol), sa.agreement.spi)
-        self._learned.pop(key, None)
-        while len(self._learned) >= settings.limits.pmtu_entries:
-            del self._learned[next(iter(self._learned))]
-        self._learned[key] = _Learned(report.mtu_octets, at.ns + settings.limits.pmtu_timeout_s * NS_PER_S)
+        deadline_ns = at.ns + settings.limits.pmtu_timeout_s * NS_PER_S
+        self._keep(key, _Learned(report.mtu_octets, deadline_ns), settings.limits.pmtu_entries)
         return True
+
+    def _keep(self, key: _Key, learned: _Learned, most_entries: int) -> None:
+        self._learned.pop(key, None)
+        while len(self._learned) >= most_entries:
+            del self._learned[next(iter(self._learned))]
+        self._learned[key] = learned
 
     def mtu(self, destination: bytes, sa: Association, at: Moment) -> int | None:
         """What the path to a destination takes of packets of this SA; None: nothing is known."""

@@ -1,12 +1,13 @@
 """Path MTUs through the doors: what is refused, cut, learned, told and forgotten. RFC 4301 §8; M23, S28-S30, S38."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from koura.notices import LocalAddresses, PathMtu
 from koura.reasons import PMTU_FORWARDED, PMTU_LOCAL, PMTU_OUTER
-from koura.traffic.outcome import Bypass, Discard, Emit, Forward, Origin, TooBig
+from koura.traffic.outcome import LOCAL, Bypass, Deliver, Discard, Emit, Forward, Origin, TooBig
 from koura.wire import checksum, icmp, ipv4, ipv6, tcp
 from koura.wire.summary import summarise
 from tests.unit.stack.kit import GCM, SHA, Host, discards
@@ -97,8 +98,25 @@ def test_no_error_about_an_error() -> None:
     host.notice(LocalAddresses(frozenset((A,))))
     host.notice(PathMtu(b"", 600))
     error = icmp.packet(INNER_A, INNER_B, icmp.Message(icmp.TIME_EXCEEDED, 0, 0, bytes(548)))
-    discards(host, host.send(error + b"", TRANSIT), PMTU_FORWARDED)
+    header, message = ipv4.read(error)
+    discards(host, host.send(ipv4.write(replace(header, is_df=True), message), TRANSIT), PMTU_FORWARDED)
     assert not host.take(Emit)
+
+
+@pytest.mark.covers("R42")
+def test_the_error_comes_from_the_address_nearest_to_who_hears_it() -> None:
+    """Not from the loopback, a link, or the tunnel's end, as long as there is one on his side."""
+    host = Host(tunnel())
+    host.tune("net.inet.ipsec.dfbit", 2)
+    near, near6 = b"\x0a\0\1\xfe", INNER_A6[:15] + b"\xfe"
+    link6, loop6 = b"\xfe\x80" + bytes(13) + b"\1", bytes(15) + b"\1"
+    host.notice(LocalAddresses(frozenset((A, near, b"\x7f\0\0\1", ROUTER6, near6, link6, loop6))))
+    host.notice(PathMtu(b"", 1400))
+    for packet, expected in ((datagram(INNER_A, INNER_B, 1400, is_df=True), near), (datagram(INNER_A6, INNER_B6, 1400), near6)):
+        discards(host, host.send(packet, TRANSIT), PMTU_FORWARDED, 1 if expected == near else 2)
+        (told,) = host.take(Emit)
+        assert isinstance(told, Emit)
+        assert summarise(told.packet).src == expected
 
 
 @pytest.mark.covers("R42")
@@ -116,12 +134,77 @@ def test_the_icmp_error_itself_is_protected_where_policy_says_so() -> None:
 
 
 @pytest.mark.covers("R36", "M23")
-@pytest.mark.reason("pmtu.outer")
-def test_df_outside_alone_refuses_as_well() -> None:
+@pytest.mark.parametrize("origin", [LOCAL, TRANSIT])
+def test_with_df_outside_alone_it_is_cut_before_sealing(origin: Origin) -> None:
+    """A sender that allows fragments is told no size and needs none."""
     host = Host(tunnel())
     host.tune("net.inet.ipsec.dfbit", 1)
     host.notice(PathMtu(b"", 1000))
+    pieces = host.all_forwarded(datagram(INNER_A, INNER_B, 1300), origin)
+    assert all(len(piece) <= 1000 and ipv4.read(piece)[0].is_df for piece in pieces)
+    assert [host.receive(piece) for piece in pieces][-1].packet == datagram(INNER_A, INNER_B, 1300)  # type: ignore[union-attr]
+
+
+@pytest.mark.covers("R36", "M23")
+@pytest.mark.reason("pmtu.outer")
+def test_what_may_be_cut_neither_before_nor_after_is_refused() -> None:
+    """Transport mode takes whole packets, and the tunnel around it says DF."""
+    host = Host(
+        "spdadd 10.0.1.0/24 10.0.2.0/24 any -P out ipsec ah/transport//require esp/tunnel/192.0.2.1-192.0.2.2/require;"
+        f"add 10.0.1.1 10.0.2.1 ah 0x2000 {SHA}; add 192.0.2.1 192.0.2.2 esp 0x1000 {GCM};"
+    )
+    host.tune("net.inet.ipsec.dfbit", 1)
+    host.notice(PathMtu(b"", 1000))
     discards(host, host.send(datagram(INNER_A, INNER_B, 1300)), PMTU_OUTER)
+
+
+@pytest.mark.covers("M23")
+@pytest.mark.parametrize("dfbit", [0, 1, 2])
+@pytest.mark.parametrize("outer", [4, 6])
+def test_ipv6_of_the_least_mtu_always_passes(outer: int, dfbit: int) -> None:
+    """Nobody makes such a packet smaller, so it is cut after sealing, and routers may cut it as well: alone, or a fragment of more."""
+    host = Host(tunnel(outer=outer))
+    host.tune("net.inet.ipsec.dfbit", dfbit)
+    host.notice(PathMtu(b"", 1290))
+    for octets, fragment_octets, count in ((1280 - 48, 0, 2), (3000, 1280, 5)):
+        packet = datagram(INNER_A6, INNER_B6, octets)
+        pieces = host.all_forwarded(packet, Origin(is_forwarded=True, fragment_octets=fragment_octets))
+        assert len(pieces) >= count
+        assert all(len(piece) <= 1290 for piece in pieces)
+        if outer == 4:
+            headers = [ipv4.read(piece)[0] for piece in pieces]
+            assert not any(header.is_df for header in headers if header.is_fragment)
+        assert [host.receive(piece) for piece in pieces][-1].packet == packet  # type: ignore[union-attr]
+
+
+@pytest.mark.covers("M23")
+def test_a_report_makes_routers_cut_the_least_ipv6_packet_though_dfbit_says_no() -> None:
+    """The path is narrower than the link: what leaves is whole, and without DF."""
+    host = Host(tunnel())
+    host.tune("net.inet.ipsec.dfbit", 1)
+    host.notice(PathMtu(b"", 1500))
+    packet = datagram(INNER_A6, INNER_B6, 1280 - 48)
+    sealed = host.forwarded(packet, TRANSIT)
+    assert ipv4.read(sealed)[0].is_df
+    host.receive(need_frag(sealed, 1300))
+    again = ipv4.read(host.forwarded(packet, TRANSIT))[0]
+    assert not again.is_df
+    assert again.identification != ipv4.read(host.forwarded(packet, TRANSIT))[0].identification
+
+
+@pytest.mark.covers("M23")
+def test_fragments_with_df_keep_it() -> None:
+    host = Host(tunnel())
+    host.tune("net.inet.ipsec.dfbit", 2)
+    host.notice(PathMtu(b"", 1500))
+    header, payload = ipv4.read(datagram(INNER_A, INNER_B, 1800, is_df=True))
+    for number, (part, is_mf) in enumerate(((payload[:1000], True), (payload[1000:], False))):
+        outcome = host.send(ipv4.write(replace(header, is_mf=is_mf, offset_octets=1000 * number), part), TRANSIT)
+    assert isinstance(outcome, Forward)
+    assert len(outcome.packets) == 2
+    whole = [host.receive(piece) for piece in outcome.packets][-1]
+    assert isinstance(whole, Deliver)
+    assert (whole.packet, whole.fragment_octets) == (datagram(INNER_A, INNER_B, 1800, is_df=True), 1020)
 
 
 @pytest.mark.covers("M23")
@@ -180,13 +263,14 @@ def test_icmp_that_cannot_be_true_changes_nothing() -> None:
         need_frag(sealed, 575), need_frag(other_spi, 1000), need_frag(from_another, 1000), bytes(wrong_sum),
         need_frag(sealed, 1000, quoted_octets=22), need_frag(sealed, 0),
     )  # fmt: skip
+    big = datagram(INNER_A, INNER_B, 1300, is_df=True)
     for report in bad:
         host.receive(report)
-        assert isinstance(host.send(datagram(INNER_A, INNER_B, 1300)), Forward)
+        assert isinstance(host.send(big), Forward)
     host.receive(need_frag(sealed, 1000))
-    assert host.send(datagram(INNER_A, INNER_B, 1300)) == Discard(PMTU_OUTER)
+    assert host.send(big) == Discard(PMTU_LOCAL)
     host.receive(need_frag(sealed, 1400))
-    assert host.send(datagram(INNER_A, INNER_B, 1300)) == Discard(PMTU_OUTER), "a report never makes a path wider"
+    assert host.send(big) == Discard(PMTU_LOCAL), "a report never makes a path wider"
 
 
 @pytest.mark.covers("M36")
