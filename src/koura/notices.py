@@ -60,7 +60,7 @@ class SocketGone:
 class PathMtu:
     """What the host knows of a route: packets to `destination` (b'': all others) may have `mtu_octets` on the first link. 0: forget it.
 
-    lasts_s: the kernel refused a larger one, and that counts for so long, beside what is known of the route; 0: until something else is said.
+    lasts_s: the kernel refused a larger one: that counts for so long, beside what is known of the route; 0: until something else is said.
     """
 
     destination: bytes

@@ -364,6 +364,15 @@ def header_counts(difference: Difference) -> Difference | None:
 
 
 @rule
+def cut_before_sealing(difference: Difference) -> Difference | None:
+    """A packet without DF that fits no more once protected is sealed in pieces where DF stands outside; there it is lost."""
+    ours = difference.ours.packets
+    if difference.theirs.packets or len(ours) < 2 or not all(packet[9] in (50, 51) and packet[6] & 0x40 for packet in ours):
+        return None
+    return _packets_and_counters(difference)
+
+
+@rule
 def senders_are_told(difference: Difference) -> Difference | None:
     """A forwarded packet that may not be cut, and does not fit once protected, gets "too big"; there it is lost, or cut all the same."""
     if "pmtu.forwarded" not in difference.ours.ends or len(difference.ours.packets) > 1:

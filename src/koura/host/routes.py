@@ -28,6 +28,7 @@ RTN_BLACKHOLE = 6
 RT_SCOPE_LINK = 253
 ALIAS = "koura: host mode"  # by which a TUN that was left is known
 FIB_RULE_INVERT = 2
+RTM_F_FIB_MATCH = 0x2000
 _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # RTMGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE
 _FAMILIES = {4: socket.AF_INET, 16: socket.AF_INET6}
 
@@ -206,14 +207,16 @@ class Routes:
 
     def _mtu(self, destination: bytes, links: dict[int, int]) -> int:
         for probe in (show(destination),) if destination else ("198.51.100.1", "2001:db8::1"):
-            try:
-                answer = self._netlink.route("get", dst=probe, family=_FAMILIES[16 if ":" in probe else 4], mark=MARK)
-            except NetlinkError:
-                continue
-            for route in answer:
-                octets = route.get_attr("RTA_METRICS").get_attr("RTAX_MTU") if route.get_attr("RTA_METRICS") else None
-                if octets or route.get_attr("RTA_OIF") in links:
-                    return int(octets or links[route.get_attr("RTA_OIF")])
+            # The route as it was set first: what the kernel has heard of a path ends some day, and nobody would tell us.
+            for flags in (RTM_F_FIB_MATCH, 0):
+                try:
+                    answer = self._netlink.route("get", dst=probe, family=_FAMILIES[16 if ":" in probe else 4], mark=MARK, flags=flags)
+                except NetlinkError:
+                    continue
+                for route in answer:
+                    octets = route.get_attr("RTA_METRICS").get_attr("RTAX_MTU") if route.get_attr("RTA_METRICS") else None
+                    if octets or route.get_attr("RTA_OIF") in links:
+                        return int(octets or links[route.get_attr("RTA_OIF")])
         return int(max((octets for octets in links.values() if octets < 65536), default=1500))
 
     def close(self) -> None:

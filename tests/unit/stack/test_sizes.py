@@ -273,20 +273,82 @@ def test_icmp_that_cannot_be_true_changes_nothing() -> None:
     assert host.send(big) == Discard(PMTU_LOCAL), "a report never makes a path wider"
 
 
-@pytest.mark.covers("M36")
-def test_mss_is_clamped_to_what_is_left() -> None:
-    host = Host(tunnel())
-    host.tune("net.koura.mss_clamp", 1)
+SYN, SYN_ACK, ACK = 2, 18, 16
+
+
+def handshake(src: bytes, dst: bytes, mss: int, flags: int = SYN, before: bytes = b"") -> bytes:
+    """A segment with an MSS option; before: other options in front of it."""
+    options = before + b"\2\4" + mss.to_bytes(2, "big")
+    options += bytes(-len(options) % 4)
+    body = bytes.fromhex("0457 08ae 00000001 00000000") + bytes(((20 + len(options)) << 2, flags, 255, 255)) + bytes(4) + options
+    body = body[:16] + checksum.upper(src, dst, 6, body).to_bytes(2, "big") + body[18:]
+    return ipv4.write(ipv4.Header(src, dst, 6), body) if len(src) == 4 else ipv6.write(ipv6.Header(src, dst, 6), body)
+
+
+def mss_of(packet: bytes) -> int:
+    """The MSS in a segment whose checksum is right."""
+    found = summarise(packet)
+    segment = packet[found.offset :]
+    assert checksum.upper(found.src, found.dst, 6, segment) == 0
+    return next(int.from_bytes(one.data, "big") for one in tcp.read_options(tcp.Header.read(segment).options) if one.kind == tcp.MSS)
+
+
+def clamping(family: int, *, is_on: int = 1) -> tuple[Host, Host, bytes, bytes]:
+    """A host that clamps, its peer that does not, and the addresses behind them."""
+    ways = ("-P out", "-P in")
+    back = f"add 192.0.2.2 192.0.2.1 esp 0x2000 {GCM};"
+    inward = "".join(
+        f"spdadd {b} {a} any -P WAY ipsec esp/tunnel/192.0.2.2-192.0.2.1/require;"
+        for a, b in (("10.0.1.0/24", "10.0.2.0/24"), ("2001:db8:1::/64", "2001:db8:2::/64"))
+    )
+    host = Host(tunnel() + back + inward.replace("WAY", "in"))
+    peer = Host((tunnel() + back).replace(ways[0], ways[1]) + inward.replace("WAY", "out"))
+    host.tune("net.koura.mss_clamp", is_on)
     host.notice(PathMtu(b"", 1500))
-    body = bytes.fromhex("0457 08ae 00000001 00000000 6002 ffff 0000 0000 020405b4")
-    body = body[:16] + checksum.upper(INNER_A, INNER_B, 6, body).to_bytes(2, "big") + body[18:]
-    inner = host.delivered(host.forwarded(ipv4.write(ipv4.Header(INNER_A, INNER_B, 6), body)))
-    segment = inner[20:]
-    (option,) = tcp.read_options(tcp.Header.read(segment).options)
-    mss = int.from_bytes(option.data, "big")
-    assert checksum.upper(INNER_A, INNER_B, 6, segment) == 0
-    full = datagram(INNER_A, INNER_B, mss + 40 - 28, is_df=True)
-    assert len(host.forwarded(full)) <= 1500 < len(host.all_forwarded(datagram(INNER_A, INNER_B, mss + 45 - 28, is_df=True))[0]) + 45
+    return host, peer, *((INNER_A, INNER_B) if family == 4 else (INNER_A6, INNER_B6))
+
+
+@pytest.mark.covers("M36")
+@pytest.mark.parametrize("flags", [SYN, SYN_ACK])
+@pytest.mark.parametrize("before", [b"", b"\1", b"\3\3\7"])
+@pytest.mark.parametrize("family", [4, 6])
+def test_mss_is_clamped_to_what_is_left_whoever_begins(family: int, before: bytes, flags: int) -> None:
+    """On its way out and on its way in; at odd places as well, where the checksum's words lie across it."""
+    host, peer, a, b = clamping(family)
+    out = mss_of(peer.delivered(host.forwarded(handshake(a, b, 1460, flags, before))))
+    came = mss_of(host.delivered(peer.forwarded(handshake(b, a, 1460, flags, before))))
+    assert out == came
+    header = 40 if family == 4 else 60
+    assert len(host.forwarded(datagram(a, b, out + header - (28 if family == 4 else 48), is_df=True))) <= 1500
+    longer = datagram(a, b, out + header + 1 - (28 if family == 4 else 48), is_df=True)
+    assert len(host.all_forwarded(longer)) > 1, "one octet more does not fit"
+
+
+@pytest.mark.covers("M36")
+@pytest.mark.parametrize("family", [4, 6])
+def test_mss_is_never_raised_nor_touched_elsewhere(family: int) -> None:
+    host, peer, a, b = clamping(family)
+    for segment in (handshake(a, b, 536), handshake(a, b, 1460, ACK)):
+        assert peer.delivered(host.forwarded(segment)) == segment
+    for segment in (handshake(b, a, 536), handshake(b, a, 1460, ACK)):
+        assert host.delivered(peer.forwarded(segment)) == segment
+    host, peer, a, b = clamping(family, is_on=0)
+    assert mss_of(host.delivered(peer.forwarded(handshake(b, a, 1460)))) == 1460
+    assert mss_of(peer.delivered(host.forwarded(handshake(a, b, 1460)))) == 1460
+
+
+@pytest.mark.covers("M36")
+def test_mss_of_what_comes_in_is_as_it_was_where_no_way_back_is_known() -> None:
+    host, peer, a, b = clamping(4)
+    segment = handshake(b, a, 1460)
+    for script in ("spddelete 10.0.1.0/24 10.0.2.0/24 any -P out;", "spdadd 10.0.1.0/24 10.0.2.0/24 any -P out none;"):
+        host.setkey(script)
+        assert host.delivered(peer.forwarded(segment)) == segment
+    inward = "spdadd 10.0.2.0/24 10.0.1.0/24 any -P in ipsec esp/tunnel/192.0.2.2-192.0.2.1/require;"
+    host.setkey("spdflush;" + tunnel().partition("add 192")[0] + inward)
+    assert mss_of(host.delivered(peer.forwarded(segment))) < 1460
+    host.setkey("delete 192.0.2.1 192.0.2.2 esp 0x1000;")
+    assert host.delivered(peer.forwarded(segment)) == segment, "no SA, no room"
 
 
 @pytest.mark.covers("S28")
