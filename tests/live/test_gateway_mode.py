@@ -11,10 +11,10 @@ import pytest
 
 from tests.live.kit import gateways, namespaces
 from tests.live.kit.capture import Capture
+from tests.live.kit.clear import others_than_protected
 from tests.live.kit.gateways import run
 from tests.live.kit.namespaces import ip
 from tests.live.kit.sited import Site, Way, ping, site
-from tests.live.kit.clear import others_than_protected
 
 pytestmark = [pytest.mark.live, pytest.mark.skipif(bool(namespaces.why_not()), reason=namespaces.why_not())]
 

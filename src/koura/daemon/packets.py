@@ -6,13 +6,14 @@ from functools import partial
 from typing import Any
 
 from koura import address
+from koura.attachment import Attachment
 from koura.daemon import ends
 from koura.daemon.ends import End
 from koura.host import udpcopy
 from koura.host.clock import Clock
 from koura.host.fastpump import FastPump
 from koura.host.loop import Loop
-from koura.host.pump import Pump
+from koura.host.pump import Pump, Sender
 from koura.moment import Moment
 from koura.notices import LocalAddresses, PathMtu
 from koura.stack import Stack
@@ -89,10 +90,10 @@ class Packets:
 
     def losses(self) -> dict[str, dict[str, int]]:
         """What each attachment moved and lost; under "native" what native I/O did, for all that it serves."""
-        found = {
-            one.name: {"received": one.losses.received, "sent": one.losses.sent, **one.losses.lost}
-            for one in (self._ends.protected, *self._ends.native.values(), *self._ends.unprotected, self._ends.out)
-        }
+        ends: tuple[Attachment | Sender, ...] = (
+            self._ends.protected, *self._ends.native.values(), *self._ends.unprotected, self._ends.out
+        )  # fmt: skip
+        found = {one.name: {"received": one.losses.received, "sent": one.losses.sent, **one.losses.lost} for one in ends}
         if isinstance(self.pump, FastPump):
             found |= self.pump.frames()
             found["native"] = self.pump.counts()

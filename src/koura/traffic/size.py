@@ -29,7 +29,7 @@ from koura.traffic.mss import clamp
 from koura.traffic.outcome import Origin, TooBig
 from koura.traffic.plane import Plane
 from koura.wire import ipv4
-from koura.xform import place
+from koura.xform import place, tunnel
 
 _Steps = tuple[Step, ...]
 _SMALLEST4 = 68  # every IPv4 link takes so much: RFC 791 §3.2
@@ -77,7 +77,7 @@ class Sizes:
         if packet[0] >> 4 == 4:
             header, payload = ipv4.read(packet)
             if header.is_df:  # Routers cut it; the ID of a packet with DF is none (RFC 6864 §4.1).
-                packet = ipv4.write(replace(header, is_df=False, identification=plane.entropy.below(1 << 16)), payload)
+                packet = ipv4.write(replace(header, is_df=False, identification=tunnel.identification(plane.entropy)), payload)
             return split(packet, plane.paths.link(dst) or mtu, 0)
         return split(packet, max(mtu, pmtu.IPV6_MIN_MTU), plane.entropy.below(1 << 32))
 
