@@ -18,7 +18,7 @@ import time
 
 PORT = 7
 PATIENCE_S = 30.0
-IP_MTU_DISCOVER, IP_MTU, IPV6_MTU_DISCOVER, IPV6_MTU, IPV6_DONTFRAG = 10, 14, 23, 24, 62
+IP_PKTINFO, IP_MTU_DISCOVER, IP_MTU, IPV6_MTU_DISCOVER, IPV6_MTU, IPV6_DONTFRAG = 8, 10, 14, 23, 24, 62
 DONT, DO = 0, 2
 LAST_WORD_S = 5.0
 
@@ -146,6 +146,8 @@ def serve() -> None:
             if family == socket.AF_INET6:
                 end.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+            level, option = (socket.IPPROTO_IP, IP_PKTINFO) if family == socket.AF_INET else (socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO)
+            end.setsockopt(level, option, 1)
             end.bind(("", PORT))
             if kind == socket.SOCK_STREAM:
                 end.listen()
@@ -160,13 +162,22 @@ def serve() -> None:
                 if end.type == socket.SOCK_STREAM:
                     watch(end.accept()[0])
                 else:
-                    try:
-                        data, where = end.recvfrom(65536)
-                        end.sendto(data, where)
-                    except OSError:
-                        continue
+                    _answer(end)
                 continue
             _echo(poll, ends, waiting, closing, number, what)
+
+
+def _answer(end: socket.socket) -> None:
+    """A datagram goes back from the address it came to."""
+    try:
+        data, control, _, where = end.recvmsg(65536, 256)
+        for level, kind, value in control:
+            if (level, kind) == (socket.IPPROTO_IP, IP_PKTINFO):
+                end.sendmsg([data], [(level, kind, struct.pack("=i4s4s", 0, value[8:12], bytes(4)))], 0, where)
+            elif (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
+                end.sendmsg([data], [(level, kind, value[:16] + bytes(4))], 0, where)
+    except OSError:
+        pass  # what cannot be answered is silence
 
 
 def _echo(

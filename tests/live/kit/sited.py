@@ -37,8 +37,8 @@ class Way:
         options = f"-m tunnel -u {reqid} -r {window}"
         return f"add {a} {b} {name} {spi:#x} {options} {GCM};\nadd {b} {a} {name} {spi + 0x1000:#x} {options} {BACK};\n"
 
-    def policies(self, row: Row, us: int, nets: tuple[str, ...] = NETS, level: str = "require") -> str:
-        """What one gateway, 1 or 2, does with packets between two nets."""
+    def policies(self, row: Row, us: int, nets: tuple[str, ...] = NETS, level: str = "unique:1") -> str:
+        """What one gateway, 1 or 2, does with packets between two nets. level: with a reqid, so that no other SA between the two serves."""
         ends = row.outer(self.outer)
         here, there = ends[us - 1], ends[2 - us]
         lines = []
@@ -74,8 +74,8 @@ class Site:
 
     def koura(self, us: int, *words: str, text: str = "") -> str:
         """A command against a daemon."""
-        line = ["ip", "netns", "exec", self.row.gateways[us - 1], sys.executable, "-m", "koura", words[0]]
-        line += ["--socket", str(self.folder / str(us)), *words[1:]]
+        line = ["ip", "netns", "exec", self.row.gateways[us - 1], "env", f"KOURA_SOCKET={self.folder / str(us)}"]
+        line += [sys.executable, "-m", "koura", *words]
         done = subprocess.run(line, capture_output=True, text=True, check=False, input=text, timeout=PROBE_S)
         assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
         return done.stdout
@@ -85,6 +85,11 @@ class Site:
         for us in (1, 2):
             with Control(self.folder / str(us)) as control:
                 control.ask("sysctl", name=name, value=str(value))
+
+    def reload(self, us: int) -> None:
+        """The file of one, anew."""
+        with Control(self.folder / str(us)) as control:
+            control.ask("reload")
 
     def counters(self) -> str:
         """Of both, for who wants to know why: everything that is not zero."""
