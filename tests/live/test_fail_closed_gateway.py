@@ -57,7 +57,7 @@ while True:
 """
 
 
-@pytest.fixture(params=[Way(4, False, True), Way(6, True, False)], ids=str)
+@pytest.fixture(params=[Way(4, False, True), pytest.param(Way(6, True, False), marks=pytest.mark.slow)], ids=str)
 def between(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
     """No replay windows: the SAs of a keeper that was killed begin anew. Without us everything would go in clear, and be answered."""
     with gateways.row("kx") as row:

@@ -70,9 +70,10 @@ cdef class Io:
         self.udp[0] = self.udp[1] = self.raw[0] = self.raw[1] = self.esp[0] = self.esp[1] = -1
         self.supers = <uint8_t *> malloc(MESSAGES * SUPER_OCTETS)
         self.state = calloc(1, sizeof(State))
+        self.refused_packets = <uint8_t *> malloc(REFUSED * SUPER_OCTETS)
         self.pending = NOTHING
         self.kept = []
-        if self.supers == NULL or self.state == NULL:
+        if self.supers == NULL or self.state == NULL or self.refused_packets == NULL:
             raise MemoryError
 
     def __dealloc__(self):

@@ -206,7 +206,7 @@ class Pump:
         pieces: tuple[bytes, ...] = ()
         if 0 < mtu_octets < len(packet):
             lasts_s = self._stack.settings.limits.pmtu_timeout_s
-            self.happened(self._stack.notice(PathMtu(dst, mtu_octets, lasts_s), self._clock.now()))
+            self.happened(self._stack.notice(PathMtu(dst, mtu_octets, lasts_s), self._stack.latest))
             if not packet[6] & 0x40 if packet[0] >> 4 == 4 else not is_clear and packet[6] != _FRAGMENT:
                 pieces = split(packet, mtu_octets, self._dice.below(1 << 32))
             elif is_clear:
@@ -217,7 +217,7 @@ class Pump:
             out.losses.lose("EMSGSIZE", lost)
 
     def _say_too_long(self, packet: bytes, mtu_octets: int) -> None:
-        """To the sender of a packet in clear: this host, or another that we forward for."""
+        """To the sender of a packet in clear: this host, or another that we forward for, under the policy for such a message."""
         if self._origin(packet) is LOCAL:
             self._say_too_big(TooBig(packet, mtu_octets))
             return
@@ -225,7 +225,7 @@ class Pump:
         source = nearest(self._ends.local, src)
         message = icmp.too_big(packet, mtu_octets, source) if source else None
         if message is not None:
-            self._send([message])
+            self._went(self._stack.outbound_by_reference(numbered(message), self._stack.latest, LOCAL))
 
     def _owner(self, packet: bytes) -> Sender | None:
         if packet[0] >> 4 == 4:

@@ -340,6 +340,11 @@ class Stack:
         """All tunables at this moment."""
         return self._settings
 
+    @property
+    def latest(self) -> Moment:
+        """The last moment it was told: for who has news in the middle of a burst."""
+        return self._at
+
     def tune(self, name: str, text: str) -> tree.Change:
         """Set one tunable from text, as sysctl(8) does. Raises Refused, with nothing changed."""
         change = tree.set_value(self._settings, name, text, self.report)

@@ -177,6 +177,13 @@ def test_what_goes_in_clear_is_cut_or_its_sender_told(gateway: Gateway, family: 
     assert summarise(said).dst == ours
 
 
+def test_a_sender_behind_a_tunnel_is_told_through_it(gateway: Gateway) -> None:
+    """What came through an SA and went on in clear: the error about it goes back as policy says, not in clear."""
+    gateway.out.mtu_octets = 1300
+    (told,) = gateway.sends(datagram(INNER_B, NEAR[:3] + b"\7", 1400, is_df=True))
+    assert summarise(told).protocol == 50
+
+
 def test_a_link_of_unknown_mtu_loses_the_packet_and_counts_it(gateway: Gateway) -> None:
     gateway.out.mtu_octets = 0
     assert not gateway.sends(datagram(INNER_A, INNER_B, 100))
@@ -202,3 +209,18 @@ def test_ipv6_around_is_cut_by_us(gateway: Gateway) -> None:
     gateway.out.mtu_octets = 1300
     pieces = gateway.sends(datagram(INNER_A, INNER_B, 1400))
     assert [ipv6.read(piece)[0].next_header for piece in pieces] == [44, 44]
+
+
+def test_news_in_the_middle_of_a_burst_do_not_make_time_go_on(gateway: Gateway) -> None:
+    """Who asked with an earlier moment, and is not done, asks with it again."""
+
+    class Hurrying(Clock):
+        def now(self) -> Moment:
+            gateway.host.at = gateway.host.at.after_s(1)
+            return gateway.host.at
+
+    gateway.pump._clock = Hurrying()
+    begun = gateway.host.at.after_s(1)
+    gateway.out.mtu_octets = 1000
+    gateway.sends(datagram(INNER_A, INNER_B, 1200))
+    assert gateway.host.stack.latest == begun
