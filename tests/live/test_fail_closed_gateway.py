@@ -60,7 +60,7 @@ while True:
 @pytest.fixture(params=[Way(4, False, True), pytest.param(Way(6, True, False), marks=pytest.mark.slow)], ids=str)
 def between(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
     """No replay windows: the SAs of a keeper that was killed begin anew. Without us everything would go in clear, and be answered."""
-    with gateways.row("kx") as row:
+    with gateways.row("kx", has_v6=True) as row:
         for us, gateway in enumerate(row.gateways, 1):
             for version, net in ((4, "10.77.{}.0/24"), (6, "fd00:77:{}::/64")):
                 namespaces.ip("-n", gateway, "route", "add", net.format(3 - us), "via", row.outer(version)[2 - us])

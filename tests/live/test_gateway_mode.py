@@ -27,7 +27,7 @@ CLOSED = {4: "10.77.2.99", 6: "fd00:77:2::99"}
 
 @pytest.fixture(scope="module", params=[*WAYS, *(pytest.param(way, marks=pytest.mark.slow) for way in MORE_WAYS)], ids=str)
 def between(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with gateways.row("km") as row, site(row, request.param, tmp_path_factory.mktemp("gateways")) as made:
+    with gateways.row("km", has_v6=True) as row, site(row, request.param, tmp_path_factory.mktemp("gateways")) as made:
         ip("-n", row.gateway_b, "route", "add", "unreachable", CLOSED[4])
         ip("-n", row.gateway_b, "-6", "route", "add", "unreachable", CLOSED[6])
         yield made

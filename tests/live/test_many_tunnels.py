@@ -42,7 +42,7 @@ def _scripts(row: Row, way: Way) -> tuple[str, str]:
 
 @pytest.fixture(scope="module", params=[Way(4, False, True), pytest.param(Way(6, True, False), marks=pytest.mark.slow)], ids=str)
 def many(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with gateways.row("kn") as row:
+    with gateways.row("kn", has_v6=True) as row:
         for us, (host, gateway) in enumerate(zip(row.hosts, row.gateways, strict=True), 1):
             lines = [f"addr add {_address(us, number)}/{32 if number % 2 == 0 else 128} dev lo" for number in range(TUNNELS)]
             subprocess.run(["ip", "-n", host, "-b", "-"], input="\n".join(lines), text=True, check=True)

@@ -49,7 +49,7 @@ def _transport(us: int) -> str:
 
 
 def _made(way: Way, dfbit: int, folder: Path) -> Iterator[Site]:
-    with gateways.row("kp", has_router=True, mtu_octets=LINK) as row:
+    with gateways.row("kp", has_v6=True, has_router=True, mtu_octets=LINK) as row:
         row.narrow(HOP)
         for us, gateway in enumerate(row.gateways, 1):
             for version in (4, 6):
@@ -130,7 +130,7 @@ def test_what_goes_in_clear_over_a_narrower_link_is_cut_or_refused(is_fast: bool
     """A policy about one port leads all packets to a host through the engine; the link to it takes less than the default route's."""
     everybody = {4: "0.0.0.0/0", 6: "::/0"}
     discards = "".join(f"spdadd {everybody[version]} {HOSTS[version][0]}[9999] udp -P out discard;\n" for version in (4, 6))
-    with gateways.row("kc") as row, site(row, Way(4, False, is_fast), tmp_path, scripts=(discards, "")) as made:
+    with gateways.row("kc", has_v6=True) as row, site(row, Way(4, False, is_fast), tmp_path, scripts=(discards, "")) as made:
         for where, device in ((row.gateway_a, "lan"), (row.host_a, "v0")):
             run(where, "ip", "link", "set", device, "mtu", str(NARROW))
         for version in (4, 6):

@@ -107,7 +107,7 @@ class FastPump(Pump):
         while first < count:
             done, is_forwarded = self._io.seal(first, count, at.ns) if is_on else (0, False)
             if self._take_refused():
-                is_on = self._stack.begin_burst(at) and self._is_local_known
+                is_on = self._stack.begin_burst(at)
             first += done
             if not done:
                 packet = self._io.packet(first)

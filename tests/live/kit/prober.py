@@ -8,6 +8,7 @@
 """
 
 import errno
+import itertools
 import json
 import os
 import select
@@ -21,6 +22,7 @@ PATIENCE_S = 30.0
 IP_PKTINFO, IP_MTU_DISCOVER, IP_MTU, IPV6_MTU_DISCOVER, IPV6_MTU, IPV6_DONTFRAG = 8, 10, 14, 23, 24, 62
 DONT, DO = 0, 2
 LAST_WORD_S = 5.0
+NUMBERS = itertools.count(1)  # no two echoes are alike: each socket hears the answers to all
 
 
 def family_of(address: str) -> socket.AddressFamily:
@@ -53,12 +55,11 @@ class Probe:
         self.end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         self.end.bind((src, 0))
         self.end.connect((dst, 0))
-        self.number = 0
 
     def echo(self, octets: int) -> bytes:
         body = bytes(i % 251 for i in range(octets - (28 if self.is_ipv4 else 48)))
-        self.number += 1
-        head = struct.pack("!BBHHH", 8 if self.is_ipv4 else 128, 0, 0, os.getpid() & 0xFFFF, self.number & 0xFFFF)
+        number = next(NUMBERS) & 0xFFFF
+        head = struct.pack("!BBHHH", 8 if self.is_ipv4 else 128, 0, 0, os.getpid() & 0xFFFF, number)
         if self.is_ipv4:
             head = head[:2] + struct.pack("!H", checksum(head + body)) + head[4:]
         return head + body
