@@ -63,7 +63,7 @@ class Limits:
     windows_octets: int = 1 << 30  # the memory of all replay windows together
     acquires: int = 4096
     hold_packets: int = 64  # per policy, waiting for an SA
-    larval_packets: int = 64  # per larval SPI
+    larval_packets: int = 1024  # per larval SPI: a rekey under load, until the keys are here
     larval_hold_ns: int = 1_000_000_000
     fragments: int = 4096  # fragments waiting, all datagrams together
     fragment_datagrams: int = 1024

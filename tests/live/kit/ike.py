@@ -135,8 +135,12 @@ def counters(of: Running) -> dict[str, dict[str, int]]:
     return found
 
 
-def dropped_by_the_kernel(gateway: str) -> int:
-    """Packets that no socket or TUN of the gateway had room for."""
-    raw = sum(int(line.split()[-1]) for line in run(gateway, "cat", "/proc/net/raw").splitlines()[1:])
+def dropped_at_sockets(gateway: str) -> int:
+    """Packets from the wire that no raw socket had room for."""
+    return sum(int(line.split()[-1]) for line in run(gateway, "cat", "/proc/net/raw").splitlines()[1:])
+
+
+def dropped_at_the_tun(gateway: str) -> int:
+    """Packets that its queue had no room for, before they were sealed or after they were opened."""
     link = json.loads(run(gateway, "ip", "-s", "-j", "link", "show", "dev", "koura0"))[0]["stats64"]
-    return raw + int(link["tx"]["dropped"]) + int(link["rx"]["dropped"])
+    return int(link["tx"]["dropped"]) + int(link["rx"]["dropped"])
