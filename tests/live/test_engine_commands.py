@@ -90,9 +90,9 @@ def test_stat_is_netstat_s(ask: Ask) -> None:
         assert status == 0 and out.startswith(f"{protocol}:\n\t0 ") and all(line.startswith("\t") for line in out.splitlines()[1:])
         assert ask("stat", "-ss", "-p", protocol)[1] == f"{protocol}:\n"
     assert [line for line in ask("stat")[1].splitlines() if not line.startswith("\t")] == [
-        "ipsec:", "ipsec6:", "ah:", "esp:", "ipcomp:", "pfkey:", "crypto:",
+        "ipsec:", "ipsec6:", "ah:", "esp:", "ipcomp:", "natt:", "pfkey:", "crypto:",
     ]  # fmt: skip
-    sections = {"ipsec", "ipsec6", "ah", "esp", "ipcomp", "pfkey", "attachments", "reasons", "crypto"}
+    sections = {"ipsec", "ipsec6", "ah", "esp", "ipcomp", "natt", "pfkey", "attachments", "reasons", "crypto"}
     assert set(json.loads(ask("stat", "--json")[1])) == sections
 
 

@@ -66,6 +66,8 @@ def test_esp_is_taken_before_the_kernel_sees_it_and_by_the_next_engine_too(tmp_p
             answers(hosts, tmp_path, size)
         assert stat(tmp_path, 2)["xdp/v0/0"]["received"] > 0
         with Control(tmp_path / "2") as control:
+            drivers = control.ask("stat", protocol="", nonzero=False, json=True)["drivers"]
+            assert (drivers["xdp/v0/0"], drivers["raw4/51"]) == ("native, AF_XDP, generic mode", "packet by packet")
             os.kill(int(str(control.ask("version")["engine"])), signal.SIGKILL)
         answers(hosts, tmp_path)
         assert stat(tmp_path, 2)["xdp/v0/0"]["received"] > 0

@@ -18,8 +18,9 @@ def command(directory: str | None, protocol: str | None, nonzero: int, as_json: 
     with control(directory, only_reads=True) as connection:
         reply = connection.ask("stat", protocol=protocol, nonzero=nonzero > 1, json=as_json)
     if as_json:
-        counters, crypto = reply["counters"], reply.get("crypto")
+        counters = reply["counters"]
         assert isinstance(counters, dict)
-        click.echo(json.dumps(counters | ({"crypto": crypto} if crypto else {}), indent=2))
+        more = {name: reply[name] for name in ("crypto", "drivers") if reply.get(name)}
+        click.echo(json.dumps(counters | more, indent=2))
     else:
         click.echo(str(reply["text"]))

@@ -95,6 +95,9 @@ class Inner:
             return None
         return self._by_ends.get((last.reqid, last.src, last.dst))
 
+    def drivers(self) -> dict[str, str]:
+        return dict.fromkeys(self._tunnels, "packet by packet")
+
     def losses(self) -> dict[str, dict[str, int]]:
         return {
             name: {"received": one.device.losses.received, "sent": one.device.losses.sent, **one.device.losses.lost}

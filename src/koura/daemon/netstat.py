@@ -115,6 +115,11 @@ def show_crypto(stack: Stack) -> str:
     return "\n".join(("crypto:", *(f"\t{name}: {said}" for name, said in crypto(stack).items())))
 
 
+def show_drivers(drivers: Mapping[str, str]) -> str:
+    """How each attachment is read and written."""
+    return "\n".join(["drivers:", *(f"\t{name}: {driver}" for name, driver in drivers.items())])
+
+
 def show_attachments(attached: Attachments) -> str:
     """What each attachment moved and lost; what stayed at 0 is left out, and so are those that did nothing."""
     lines = ["attachments:"]

@@ -19,6 +19,7 @@ from koura.notices import LocalAddresses, PathMtu
 from koura.stack import Stack
 from koura.traffic.outcome import Event
 
+ONE_BY_ONE = "packet by packet"
 DRAIN_ROUNDS = 256  # more than any socket's queue has bursts; who sends without end is not waited for
 
 
@@ -87,6 +88,19 @@ class Packets:
             if self._paths.get(destination) != octets:
                 self._stack.notice(PathMtu(destination, octets), at)
         self._paths = told
+
+    def drivers(self) -> dict[str, str]:
+        """How each attachment is read and written, by the names of `losses`."""
+        given = self._ends
+        if not isinstance(self.pump, FastPump):
+            return {one.name: ONE_BY_ONE for one in (given.protected, *given.unprotected)}
+        return {
+            given.protected.name: f"native, super packets, {1 + len(given.more_queues)} queues",
+            **{one.name: "native, trains of datagrams" for one in given.native.values()},
+            **{one.name: "native, 64 packets a call" for one in given.native_esp.values()},
+            **{ring.name: "native, AF_XDP, generic mode" for ring in given.rings},
+            **{one.name: ONE_BY_ONE for one in given.unprotected},
+        }
 
     def losses(self) -> dict[str, dict[str, int]]:
         """What each attachment moved and lost; under "native" what native I/O did, for all that it serves."""

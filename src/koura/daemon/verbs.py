@@ -44,6 +44,7 @@ class Verbs:
         self._site = Site(stack, book)
         self.filters = Filters(stack, book)
         self.attachments: Callable[[], netstat.Attachments] = dict
+        self.drivers: Callable[[], Mapping[str, str]] = dict
         self._events: list[Event] = []
         self._at = Moment(0)
         self._verbs: dict[str, Callable[[Arguments], Replies]] = {
@@ -115,13 +116,16 @@ class Verbs:
                 counters["reasons"] = dict(netstat.reasons(self._stack))
                 counters["attachments"] = {name: dict(moved) for name, moved in self.attachments().items()}
             said: dict[str, Value] = {} if protocol else dict(netstat.crypto(self._stack))
-            return [control.accepted(counters=counters, crypto=said)]
+            drivers: dict[str, Value] = {} if protocol else dict(self.drivers())
+            return [control.accepted(counters=counters, crypto=said, drivers=drivers)]
         shown = [netstat.show(self._stack, name, hides_zeros=asked.get("nonzero", False)) for name in chosen]
         if not protocol:
             shown.append(netstat.show_crypto(self._stack))
         ends = netstat.reasons(self._stack) if not protocol else {}
         if ends:
             shown.append(netstat.show_reasons(ends))
+        if not protocol and self.drivers():
+            shown.append(netstat.show_drivers(self.drivers()))
         attached = self.attachments() if not protocol else {}
         if attached:
             shown.append(netstat.show_attachments(attached))

@@ -128,6 +128,7 @@ def counters(of: Running) -> dict[str, dict[str, int]]:
     words = [sys.executable, "-m", "koura", "stat", "--json", "--socket", str(of.directory)]
     found: dict[str, dict[str, int]] = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
     moved = found.pop("attachments").items()
+    found.pop("drivers", None)
     found["lost"] = {
         f"{name} {what}": count for name, counts in moved for what, count in counts.items()  # type: ignore[attr-defined]
         if count and what not in ("received", "sent", "taken", "delivered")

@@ -93,6 +93,14 @@ def test_stat_shows_what_attachments_moved_and_lost(ask: Asking) -> None:
     assert "attachments" not in ask("stat", protocol="esp")["text"]
 
 
+def test_stat_shows_the_driver_of_each_attachment(ask: Asking) -> None:
+    assert "drivers:" not in ask("stat")["text"]
+    ask.verbs.drivers = lambda: {"koura0": "native, super packets, 4 queues", "raw4/51": "packet by packet"}
+    assert ask("stat")["text"].endswith("drivers:\n\tkoura0: native, super packets, 4 queues\n\traw4/51: packet by packet")
+    assert ask("stat", json=True)["drivers"]["raw4/51"] == "packet by packet"
+    assert "drivers" not in ask("stat", protocol="esp")["text"]
+
+
 @pytest.mark.covers("M33")
 def test_a_sockets_policy_is_set_shown_and_ends(ask: Asking) -> None:
     asked = policy("out ipsec esp/transport//require")
