@@ -189,13 +189,14 @@ def host_script(us: int) -> str:
     return "".join(case.script(us, 0x1000 + 16 * index) for index, case in chosen)
 
 
-def test_a_host_behind_a_bump_speaks_with_one_in_host_mode(tmp_path: Path, path: str) -> None:
+def test_a_host_behind_a_bump_speaks_with_one_in_host_mode(tmp_path: Path) -> None:
+    """The bump on the fast path, where there is one, the host on the reference."""
     with line("kw", tmp_path, 1) as made:
         furnish(made)
-        made.start(1, host_script(0), environment=PATHS[path])
+        made.start(1, host_script(0))
         (tmp_path / "b.conf").write_text(host_script(1))
         (tmp_path / "b.toml").write_text("[host]\n")
-        prefix = ("ip", "netns", "exec", made.b, "env", PATHS[path])
+        prefix = ("ip", "netns", "exec", made.b, "env", PATHS["reference"])
         with Running(tmp_path / "b", "-q", "-f", str(tmp_path / "b.conf"), "-c", str(tmp_path / "b.toml"), prefix=prefix):
             for case in (CASES[0], CASES[1], CASES[5]):
                 for size in (56, 8000):
