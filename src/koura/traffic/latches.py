@@ -10,7 +10,9 @@ Their policies and addresses are the same, so outbound policy alone would send o
 2. What comes in the same flow from another peer ends (natt.conflict) until the first has been silent for SILENT_S, or its SAs are gone:
    this host could not tell the two apart, and would send one what is for the other.
 3. What goes out in a flow that no peer has spoken in ends (natt.ambiguous): nothing says whose it is.
-4. ICMP echo goes by its identifier, ICMP errors by the packet that they quote.
+4. SAs of several ages that all lead to one port now are one peer's, as far as anybody can tell: one that was made anew after the peer
+   had moved. Then there is no conflict between them, and the newest sends.
+5. ICMP echo goes by its identifier, ICMP errors by the packet that they quote.
 
 Only pairs of addresses with several peers are looked at. A fast path asks again after CHECK_S, so that who speaks is not silent here.
 """
@@ -22,6 +24,7 @@ from koura.moment import NS_PER_S, Moment
 from koura.reasons import NATT_CONFLICT, Discarded
 from koura.sadb.association import Association
 from koura.sadb.database import Database
+from koura.saindex import Protocol
 from koura.spd.selector import Flow
 from koura.traffic import icmp
 from koura.traffic.outcome import Applied
@@ -31,6 +34,7 @@ SILENT_S = 60
 CHECK_S = 10
 MOST = 65536
 _ECHO = {1: (8, 0), 58: (128, 129)}  # ICMP's number -> types of request and reply
+_Place = tuple[bytes, int]
 _Key = tuple[bytes, bytes, int, int, int]  # this host, the peer's address, protocol, this host's port, the peer's
 
 
@@ -58,8 +62,9 @@ class Latches:
             return
         port = around.home[0]
         before = self._latches.pop(key, None)
-        if before is not None and before.port != port:
-            if at.ns - before.heard_ns < SILENT_S * NS_PER_S and self._sadb.has_peer(*key[:2], before.port):
+        if before is None or before.port != port:
+            is_spoken_in = before is not None and at.ns - before.heard_ns < SILENT_S * NS_PER_S
+            if is_spoken_in and before is not None and self._places(*key[:2], before.port) - self._places(*key[:2], port):
                 self._latches[key] = before
                 raise Discarded(NATT_CONFLICT, sa)
             for one in self._sadb.between(*key[:2], sa.agreement.index.protocol):
@@ -73,7 +78,23 @@ class Latches:
         quoted = icmp.returning(packet)
         key = _key(packet, flow, 1) if quoted is None else _plain(quoted)
         latch = self._latches.get(key) if key is not None else None
-        return latch.port if latch is not None and self._sadb.has_peer(flow.src, flow.dst, latch.port) else None
+        if latch is not None and self._sadb.has_peer(flow.src, flow.dst, latch.port):
+            return latch.port
+        to_peers = self._to_peers(flow.src, flow.dst)
+        return to_peers[-1][0] if len({place for _, place in to_peers}) == 1 else None
+
+    def _places(self, here: bytes, there: bytes, port: int) -> frozenset[_Place]:
+        """Where the SAs lead now that were made with this port of the peer's; none: they have gone."""
+        return frozenset(place for made_with, place in self._to_peers(here, there) if made_with == port)
+
+    def _to_peers(self, here: bytes, there: bytes) -> list[tuple[int, _Place]]:
+        """Each SA in UDP that may send, the newest last: the port it was made with, and where it leads now."""
+        found = []
+        for sa in self._sadb.between(here, there, Protocol.ESP):
+            around = sa.agreement.encapsulation
+            if around is not None and sa.is_usable:
+                found.append((around.home[1], (sa.agreement.goes_to, around.dport)))
+        return found
 
     def _shared(self, history: tuple[Applied, ...]) -> Association | None:
         """The transport mode SA in UDP among these, if its peer has neighbours behind the same NAT."""

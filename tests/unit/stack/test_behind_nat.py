@@ -213,3 +213,20 @@ def test_keepalives_go_to_each_peer_that_nothing_was_sent_to() -> None:
     host.tune("net.koura.natt_keepalive_s", 0)
     host.later(100)
     assert not host.take(Emit)
+
+
+@pytest.mark.covers("S26")
+def test_a_peer_that_moved_and_was_rekeyed_is_still_one_peer() -> None:
+    """Its new SAs were made with the port that it has by now, its old ones with another: what nobody spoke in has but one way to go."""
+    host = server()
+    host.setkey("delete 192.0.2.2 198.51.100.7 esp 0x2002; delete 198.51.100.7 192.0.2.2 esp 0x2001;")
+    host.tune("net.koura.natt_roaming", 1)
+    old, new = client(1, "transport"), client(3, "transport")
+    host.delivered(natted(old.forwarded(datagram(A, B, 20, 1111, 7)), 40003))
+    host.setkey(pair(3, "198.51.100.7[40003]", "transport"))
+    host.tune("net.key.preferred_oldsa", 0)
+    for port in (1111, 2222):
+        assert to(host.forwarded(datagram(B, NAT, 20, 7, port))) == (NAT, 40003)
+    host.delivered(natted(old.forwarded(datagram(A, B, 20, 1111, 7)), 40003))
+    host.delivered(natted(new.forwarded(datagram(A, B, 20, 1111, 7)), 40003))
+    assert to(host.forwarded(datagram(B, NAT, 20, 7, 1111))) == (NAT, 40003)
