@@ -163,7 +163,7 @@ def account(here: Gateway, there: Gateway, replayed: int, numbers: Counter[bytes
     assert "esp.icv" not in there.reasons, shown
 
 
-@pytest.mark.covers("M1")
+@pytest.mark.covers("M1", "M34")
 def test_hosts_speak_through_two_gateways_while_they_rekey(hosts: Row, tmp_path: Path) -> None:
     through_rekeys(hosts, tmp_path, 8, 4)
 

@@ -100,7 +100,7 @@ def _chain(packet: bytes) -> list[int]:
     return kinds
 
 
-@pytest.mark.covers("R34", "R37", "R39", "S5")
+@pytest.mark.covers("R34", "R37", "R39", "S5", "M39")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_tos_goes_both_ways_and_congestion_marked_on_the_way_arrives(told: Told, case: Case, tmp_path: Path) -> None:
     """DSCP and ECN inside and, of tunnels, outside; then a router on the way marks all protected packets."""

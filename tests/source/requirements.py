@@ -153,4 +153,4 @@ S45 every counter means something
 NUMBERS: dict[str, str] = dict(line.split(" ", 1) for line in _TEXT.strip().splitlines())
 
 # Needs a live socket, interface or daemon: not due with the engine.
-LATER = frozenset("R47 R48 R49 M22 M34 M35 M37 M39".split())
+LATER = frozenset("R47 R48 R49 M22 M37".split())

@@ -15,12 +15,12 @@ Run = Callable[[str], str]  # a shell script -> what it writes
 FILES = "cat /proc/net/snmp /proc/net/netstat /proc/net/snmp6 /proc/net/raw /proc/net/raw6"
 LINKS = 'cd /sys/class/net; for file in */statistics/*dropped */statistics/*errors; do echo "$file $(cat "$file")"; done'
 THEIRS = "cat /proc/net/xfrm_stat; sed 's/^/softnet /' /proc/net/softnet_stat"
-_HARMLESS = ("ok.", "held.")
+_HARMLESS = ("ok.", "held.", "pmtu.local")  # that the sender of a packet learns how large it may be is no loss
 _MOVED = ("received", "sent", "taken", "delivered", "marked")
 _TELLING = re.compile(
     r"Xfrm\w+|Ip6?(In|Out)(Hdr|Addr|Csum)Errors|Ip6?(In|Out)(Discards|NoRoutes|TruncatedPkts|UnknownProtos|TooBigErrors)"
     r"|Ip6?Reasm(Fails|Timeout)|Ip6?FragFails|IpExt(In)?(NoRoutes|TruncatedPkts|CsumErrors)|TcpExtIPReversePathFilter"
-    r"|Icmp6?(In|Out)(Errors|CsumErrors|DestUnreachs|TimeExcds)|Udp6?(In|InCsum|Rcvbuf|Sndbuf|Mem)Errors"
+    r"|Icmp6?(In|Out)(Errors|CsumErrors|TimeExcds)|Udp6?(In|InCsum|Rcvbuf|Sndbuf|Mem)Errors"
 )
 # A queue between the two that was full, or a program's socket; not our TUN, nor the engine's sockets. And what native hands dropped on
 # purpose, because a processor that was busy with others let it wait.

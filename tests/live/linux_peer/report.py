@@ -17,7 +17,7 @@ HEAD = """# Interoperation with Linux
 
 Written by `make interop`; not by hand. Koura {version} in host mode on one end of a wire, the IPsec of Linux {kernel} (user-mode-linux)
 on the other. All {count} pairs of addresses stand at once, in one engine and one kernel. A pass is: three pings answered; three of
-8000 octets, in fragments; TCP (iperf3, 256 KiB) and UDP (100 KiB, no datagram lost) each way. Sequence numbers of "ESN past 2^32" begin
+8000 octets, in fragments; TCP (iperf3, 256 KiB) and UDP (36 KiB, no datagram lost) each way. Sequence numbers of "ESN past 2^32" begin
 15 below the edge.
 
 | what | mode | family | {measures} |
