@@ -88,7 +88,7 @@ class Rig:
         transport, _, to = what.split()
         words = ["iperf3", "-c", case.theirs, "-B", case.ours, "-p", str(FIRST_PORT + MEASURES.index(what))]
         words += ["--json", "--connect-timeout", "20000"]
-        words += ["-n", "256K"] if transport == "TCP" else ["-u", "-b", "8M", "-n", UDP_OCTETS, "-l", "1200"]
+        words += ["-n", "256K"] if transport == "TCP" else ["-u", "-b", "2M", "-n", UDP_OCTETS, "-l", "1200"]
         done = self.run(*words, *(["-R"] if to == "us" else []))
         return _iperf(done.stdout or done.stderr, is_udp=transport == "UDP")
 
