@@ -12,13 +12,18 @@ import click
 
 from koura.cli import chart, endtoend, measure
 from koura.cli.main import BAD_DATA, Failed
-from koura.cli.measure import COUNTS, MAIN, SIZES, SUITES, Figure
+from koura.cli.measure import COUNTS, MAIN, SIZES, STAGES, SUITES, Figure
 from koura.cli.rigs import Missing
 from koura.fast.drivers import Absent
 
 TOLERATED = 0.10
-_HEAD = ("suite", "octets", "way", "SAs", "ns", "crypto", "finding", "rest", "memcpy", "Mpps", "Gb/s", "ratio")
-_ROW = "{:<20}{:>7}{:>5}{:>9}{:>9}{:>9}{:>9}{:>8}{:>8}{:>8}{:>8}{:>7}"
+_HEAD = ("suite", "octets", "way", "SAs", "busy", "ns", "limit", *STAGES, "memcpy", "Mpps", "Gb/s", "ratio")
+_ROW = "{:<19}{:>6}{:>4}{:>8}{:>8}{:>8}{:>8}" + "{:>7}" * len(STAGES) + "{:>8}{:>7}{:>7}{:>7}"
+_EXPLAINED = """\
+ns for each packet, all of it; limit: its crypto alone, with as many keys in the same order. Where the time goes, in nanoseconds:
+parse: headers, keys hashed; fetch: what is needed is brought near; find: flow, SA, inbound the window; write: number, IV, headers,
+padding, job; crypt; finish: outbound UDP checksums and AH's ICVs, inbound padding and the inner header; count: counters, inbound the
+window again and what policy says. busy: to how many SAs there is traffic. ratio: limit to ns."""
 _Read = Callable[[click.Context, click.Parameter, str], Any]
 
 
@@ -46,6 +51,7 @@ def _counts(_context: click.Context, _parameter: click.Parameter, text: str) -> 
 @click.option("--suite", "suites", default=",".join(MAIN), callback=_names(SUITES), help=f"Of {', '.join(SUITES)}; or `all`.")
 @click.option("--size", "sizes", default="64,1400", callback=_names(SIZES), help=f"Of {', '.join(SIZES)}: octets of a packet; `all`.")
 @click.option("--sas", "counts", default="1,10000", callback=_counts, help="How many SAs; `all`: 1,100,10000,100000.")
+@click.option("--busy", default=0, type=click.IntRange(0), help="Traffic to so many of the SAs only; 0: to all.")
 @click.option("--seconds", default=0.5, type=click.FloatRange(0.01, 60), help="For each direction of each line.")
 @click.option("--end-to-end", "is_end_to_end", is_flag=True, help="iperf3 and ping through daemons, beside peers. Needs root; minutes.")
 @click.option("--rounds", default=endtoend.ROUNDS, type=click.IntRange(min=1), help="Of --end-to-end.")
@@ -54,7 +60,7 @@ def _counts(_context: click.Context, _parameter: click.Parameter, text: str) -> 
 @click.option("--compare", nargs=2, type=click.Path(), metavar="OLD NEW", help="Compare two such files; 1: a ratio fell by over a tenth.")
 @click.option("--plot", nargs=2, type=click.Path(), metavar="FILE DIRECTORY", help="Draw such a file as SVG.")
 def command(
-    suites: tuple[str, ...], sizes: tuple[str, ...], counts: tuple[int, ...], seconds: float, is_end_to_end: bool,
+    suites: tuple[str, ...], sizes: tuple[str, ...], counts: tuple[int, ...], busy: int, seconds: float, is_end_to_end: bool,
     rounds: int, setups: tuple[str, ...], as_json: str | None, compare: tuple[str, str] | None, plot: tuple[str, str] | None,
 ) -> None:  # fmt: skip
     """The fast path in memory, one core, beside the limit that crypto and memory set in the same run."""
@@ -71,7 +77,7 @@ def command(
             click.echo(path)
         return
     try:
-        found = run(suites, sizes, counts, seconds)
+        found = run(suites, sizes, counts, seconds, busy)
     except Absent as fault:
         raise Failed(f"there is no fast path to measure: {fault}") from fault
     if as_json:
@@ -87,29 +93,26 @@ def _end_to_end(seconds: float, setups: tuple[str, ...], rounds: int) -> None:
         raise Failed(str(error)) from error
 
 
-def run(suites: Sequence[str], sizes: Sequence[str], counts: Sequence[int], seconds: float) -> list[Figure]:
+def run(suites: Sequence[str], sizes: Sequence[str], counts: Sequence[int], seconds: float, busy: int = 0) -> list[Figure]:
     """Measure and print, line by line. Raises Absent."""
     click.echo("; ".join(f"{name} {value}" for name, value in measure.machine().items()))
-    click.echo("ns for each packet: all of it; its crypto alone; finding flow or SA, as far as it can be timed apart; the rest; memcpy.")
-    click.echo("ratio: crypto alone (the limit, with as many keys) to all of it.")
+    click.echo(_EXPLAINED)
     click.echo(_ROW.format(*_HEAD))
     found = []
     for suite in suites:
         for count in counts:
             on = measure.ground(suite, count)
             for size in sizes:
-                for one in measure.figures(on, suite, size, seconds):
+                for one in measure.figures(on, suite, size, seconds, busy):
                     click.echo(line(one))
                     found.append(one)
     return found
 
 
 def line(one: Figure) -> str:
-    rest = one.all_ns - one.crypto_ns - one.look_ns
     return _ROW.format(
-        one.suite, one.size, one.direction, f"{one.sas:,}", f"{one.all_ns:.1f}", f"{one.crypto_ns:.1f}",
-        f"{one.look_ns:.1f}" if one.look_ns else "-", f"{rest:.1f}", f"{one.memcpy_ns:.1f}", f"{one.mpps:.2f}", f"{one.gbits:.2f}",
-        f"{one.ratio:.2f}",
+        one.suite, one.size, one.direction, f"{one.sas:,}", f"{one.busy:,}", f"{one.all_ns:.1f}", f"{one.crypto_ns:.1f}",
+        *(f"{one.stages[name]:.1f}" for name in STAGES), f"{one.memcpy_ns:.1f}", f"{one.mpps:.2f}", f"{one.gbits:.2f}", f"{one.ratio:.2f}",
     )  # fmt: skip
 
 
@@ -145,5 +148,5 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> int:
     return worse
 
 
-def _name(row: dict[str, Any]) -> tuple[str, str, str, int]:
-    return row["suite"], row["size"], row["direction"], row["sas"]
+def _name(row: dict[str, Any]) -> tuple[str, str, str, int, int]:
+    return row["suite"], row["size"], row["direction"], row["sas"], row.get("busy", row["sas"])

@@ -2,9 +2,10 @@
 
 Each case has a stack of its own, filled as an operator would (SAs, policies, the first packets through the reference); then the engine
 alone is timed, burst by burst, in processor time, and so is the limit in the same run: the same bursts' crypto alone with as many
-keys, and memcpy of such packets.
+keys in the same order, nothing fetched ahead, and memcpy of such packets. Of bursts beside them the ledger is kept: where the time goes.
 """
 
+import mmap
 import platform
 from array import array
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from koura.fast.path import FastPath
 from koura.host.entropy import System
 from koura.moment import Moment
 from koura.sadb.agreement import Agreement
+from koura.sadb.hot import Arena
 from koura.saindex import Direction, Mode, Protocol, SaIndex
 from koura.secret import Secret
 from koura.spd.policy import Action, Level, Policy, Requirement
@@ -40,6 +42,7 @@ SIZES: dict[str, tuple[int, ...]] = {
     "64": (64,), "256": (256,), "576": (576,), "1400": (1400,), "8192": (8192,), IMIX: (64,) * 7 + (576,) * 4 + (1400,),
 }  # fmt: skip
 COUNTS = (1, 100, 10_000, 100_000)
+STAGES = ("parse", "fetch", "find", "write", "crypt", "finish", "count")  # koura.fast.engine's Stage
 AT = Moment.of_s(1_800_000_000)
 _A = bytes((192, 0, 2, 1))
 _SRC = bytes((10, 0, 0, 1))
@@ -47,17 +50,21 @@ _SRC = bytes((10, 0, 0, 1))
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """Nanoseconds for each packet: all of it, the crypto alone, finding out what it is, memcpy. `octets`: of clear packets, on average."""
+    """Nanoseconds for each packet: all of it, the crypto alone, memcpy, and what of `all_ns` went where (STAGES).
+
+    octets: of clear packets, on average. busy: to how many of the SAs there is traffic.
+    """
 
     suite: str
     size: str
     direction: str
     sas: int
+    busy: int
     octets: float
     all_ns: float
     crypto_ns: float
-    look_ns: float
     memcpy_ns: float
+    stages: dict[str, float]
 
     @property
     def ratio(self) -> float:
@@ -71,10 +78,6 @@ class Figure:
     @property
     def mpps(self) -> float:
         return 1000 / self.all_ns
-
-    @property
-    def name(self) -> tuple[str, str, str, int]:
-        return self.suite, self.size, self.direction, self.sas
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,7 @@ def ground(suite: str, count: int) -> Ground:
     """Fill a stack. Raises Absent where there is no fast path."""
     if drivers.why_not():
         raise drivers.Absent(drivers.why_not())
-    stack = Stack(System(), fast=FastPath)
+    stack = Stack(System(), fast=FastPath, arena=Arena(lambda octets: memoryview(mmap.mmap(-1, octets))))  # pages, as a daemon's
     fast = stack.fast_path
     assert isinstance(fast, FastPath)
     inners = [bytes((10, 1 + (n >> 16), n >> 8 & 255, n & 255)) for n in range(count)]
@@ -135,27 +138,33 @@ def _add(stack: Stack, suite: str, number: int, dst: bytes) -> None:
         stack.spd.add(Policy(direction, Action.IPSEC, selector, (wanted,)), AT)
 
 
-def figures(on: Ground, suite: str, size: str, seconds: float) -> Iterator[Figure]:
-    """Both directions of one size, `seconds` each, the best of five parts: nothing but noise makes it slower."""
+def figures(on: Ground, suite: str, size: str, seconds: float, busy: int = 0) -> Iterator[Figure]:
+    """Both directions of one size, `seconds` each, the best of five parts: nothing but noise makes it slower.
+
+    busy: traffic goes to so many of the SAs only, spread over all of them; 0: to every one.
+    """
     module = import_module("koura.fast._measure")
     sizes = SIZES[size]
     most = max(sizes)
     template = ipv4.write(ipv4.Header(_SRC, bytes(4), udp.PROTOCOL), udp.write(udp.Header(1, 2), bytes(most - 28)))
     copied = min(sum(module.memcpy_ns(octets, 40) for octets in sizes) / (40 * 256 * len(sizes)) for _ in range(5))
+    step = len(on.places) // busy if 0 < busy < len(on.places) else 1
+    places = on.places[::step][: busy or None]
+    dsts = b"".join(on.dsts[4 * n : 4 * n + 4] for n in range(0, len(on.places), step))
     for direction in ("out", "in"):
         best: Figure | None = None
         for _ in range(5):
-            ahead = 4 if len(on.places) < 1000 else 24
-            measure = module.Measure(on.engine, template, on.dsts, on.places, array("I", sizes), AT.ns, ahead)
+            measure = module.Measure(on.engine, template, dsts, places, array("I", sizes), AT.ns, 4 if len(places) < 1000 else 24)
             while measure.all_ns < seconds / 5 * 1e9:
                 fine = measure.outbound(16) if direction == "out" else measure.inbound(1)
                 if not fine:
                     raise RuntimeError(f"the engine left packets to the reference: {suite} {size} {direction}")
             n = measure.packets
+            all_ns = measure.all_ns / n
+            stages = {name: all_ns * share for name, share in zip(STAGES, measure.shares(), strict=True)}
             found = Figure(
-                suite, size, direction, len(on.places), measure.octets / n, measure.all_ns / n, measure.crypto_ns / n,
-                measure.look_ns / n, copied,
-            )  # fmt: skip
+                suite, size, direction, len(on.places), len(places), measure.octets / n, all_ns, measure.crypto_ns / n, copied, stages
+            )
             best = found if best is None or found.all_ns < best.all_ns else best
         assert best is not None
         yield best

@@ -20,10 +20,5 @@ cdef class Burst:
     cdef dict _kept
     cdef list verdicts
     cdef uint32_t _place(self, place) except? 0xFFFFFFFF
-    cdef void _wipe(self, Sa *sa)
-    cdef bint _make_key(self, Sa *sa, facts) except -1
-    cdef int _fill(self, Sa *sa, facts) except -1
-    cdef int _put_spi(self, uint32_t index, Sa *sa, facts) except -1
-    cdef int _key(self, key, Head *head) except -1
     cdef int _stage(self, list packets, int start) except -1
     cdef list _results(self, list packets, int start, int done)

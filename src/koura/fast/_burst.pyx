@@ -33,10 +33,19 @@ assert sizeof(Sa) == 512 and sizeof(Flow) == 128 and sizeof(Bucket) == 64
 ARENA_OCTETS = 8 << 20
 FORWARD, BYPASS, DISCARD, DELIVER, PUNT = PROTECTED, BYPASSED, DISCARDED, DELIVERED, PUNTED
 
-include "common.pxi"
+cdef uint8_t PADDING[16]
+PADDING[:] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]
+
+include "accounts.pxi"
+include "fetch.pxi"
+include "jobs.pxi"
+include "window.pxi"
+include "arriving.pxi"
 include "ah.pxi"
-include "outbound.pxi"
+include "inner.pxi"
 include "inbound.pxi"
+include "outbound.pxi"
+include "told.pxi"
 
 
 cdef class Burst:
@@ -57,12 +66,14 @@ cdef class Burst:
         self.e.arena_octets = ARENA_OCTETS
         self.e.arena = <uint8_t *> malloc(ARENA_OCTETS)
         self.staging = <uint8_t *> malloc(ARENA_OCTETS)
-        self.e.dirty_room = <uint32_t> 2 << (log2_sets + 3)
+        self.e.dirty_room = <uint32_t> 2 << (log2_sets + 3)  # for every flow of both tables, and as many more
         self.e.spi_counts, self.e.spi_seed = <uint16_t *> calloc(SPI_BUCKETS, sizeof(uint16_t)), seeds[0] ^ seeds[3]
         self.e.dirty = <Flow **> calloc(self.e.dirty_room, sizeof(Flow *))
         if not (
-            table_open(&self.e.outbound, smallest, log2_sets, seeds[0], seeds[1]) and table_open(&self.e.inbound, smallest, log2_sets, seeds[2], seeds[3])
-            and table_open(&self.e.spis, smallest, log2_sets, seeds[1], seeds[2]) and self.e.arena and self.staging and self.e.dirty and self.e.spi_counts
+            table_open(&self.e.outbound, smallest, log2_sets, seeds[0], seeds[1])
+            and table_open(&self.e.inbound, smallest, log2_sets, seeds[2], seeds[3])
+            and table_open(&self.e.spis, smallest, log2_sets, seeds[1], seeds[2])
+            and self.e.arena and self.staging and self.e.dirty and self.e.spi_counts
         ):
             raise MemoryError
         self._kept, self.verdicts = {}, []
@@ -122,18 +133,17 @@ cdef class Burst:
         cdef uint64_t[::1] hot = words
         cdef uint64_t[::1] bits
         cdef uint32_t serial = sa.serial + 1
-        self._wipe(sa)
-        if not self._make_key(sa, facts):
+        wipe(&self.e, sa)
+        if not make_key(&self.e, sa, facts.keys, len(self._drivers)):
             return None
         sa.serial = serial
         sa.hot, sa.epoch = &hot[0], facts.epoch
         self._kept[index] = (hot, ring)
         if ring is not None:
             bits = ring
-            sa.ring, sa.ring_mask = &bits[0], bits.shape[0] - 1
-        self._fill(sa, facts)
-        sa.is_taken = True
-        self._put_spi(index, sa, facts)
+            sa.ring, sa.ring_mask = &bits[0], <uint32_t> (bits.shape[0] - 1)
+        fill(sa, facts)
+        put_spi(&self.e, index, sa, facts.dst)
         return index
 
     cdef uint32_t _place(self, place) except? 0xFFFFFFFF:
@@ -157,68 +167,6 @@ cdef class Burst:
             self.sa_room = room
         self.e.sa_count += 1
         return self.e.sa_count - 1
-
-    cdef void _wipe(self, Sa *sa):
-        if sa.key != NULL:
-            self.e.drivers[sa.driver].destroy(sa.key)
-        memset(sa, 0, sizeof(Sa))
-
-    cdef bint _make_key(self, Sa *sa, facts) except -1:
-        cdef bytes key = facts.keys.key
-        cdef bytes mac_key = facts.keys.mac_key
-        cdef Recipe recipe
-        cdef int number
-        recipe.cipher, recipe.mac = <Cipher> <int> facts.keys.cipher, <Mac> <int> facts.keys.mac
-        recipe.key, recipe.key_octets = <const uint8_t *> PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key)
-        recipe.mac_key, recipe.mac_key_octets = <const uint8_t *> PyBytes_AS_STRING(mac_key), PyBytes_GET_SIZE(mac_key)
-        recipe.icv_octets = facts.keys.icv_octets
-        for number in range(len(self._drivers)):
-            sa.key = self.e.drivers[number].make(&recipe)
-            if sa.key != NULL:
-                sa.driver = number
-                return True
-        return False
-
-    cdef int _fill(self, Sa *sa, facts) except -1:
-        cdef bytes salt = facts.keys.salt
-        cdef bytes src = facts.src
-        sa.hard_packets, sa.hard_octets, sa.hard_ns = facts.hard
-        sa.soft_packets, sa.soft_octets, sa.soft_ns = facts.soft
-        sa.last_sequence, sa.nearly_spent = facts.last_sequence, facts.nearly_spent
-        sa.spi, sa.window, sa.mode = facts.spi, facts.window_packets, facts.mode
-        memset(sa.nonce, 0, 16)
-        sa.nonce[15] = 1
-        memcpy(sa.nonce, PyBytes_AS_STRING(salt), PyBytes_GET_SIZE(salt))
-        sa.salt_octets = PyBytes_GET_SIZE(salt)
-        sa.iv_octets, sa.icv_octets, sa.align_octets = facts.keys.iv_octets, facts.keys.icv_octets, facts.keys.align_octets
-        sa.is_aead = facts.keys.cipher in (GCM, GMAC, CCM, CHACHA)
-        sa.has_counter_iv, sa.has_esn, sa.is_padding_checked = facts.keys.has_counter_iv, facts.has_esn, facts.is_padding_checked
-        sa.is_cyclic = facts.is_cyclic
-        sa.ecn_ingress, sa.copies_no_ecn, sa.takes_dscp, sa.df = facts.ecn_ingress, facts.copies_no_ecn, facts.takes_dscp, facts.df
-        sa.has_encapsulation = facts.ports is not None
-        sa.sport, sa.dport = facts.ports or (0, 0)
-        sa.has_src = any(src)
-        memcpy(sa.src, PyBytes_AS_STRING(src), PyBytes_GET_SIZE(src))
-        sa.protocol, sa.ah_octets = facts.protocol, facts.ah_octets
-        sa.oai_octets, sa.oar_octets = len(facts.oai), len(facts.oar)
-        memcpy(sa.oai, <const char *> facts.oai, min(sa.oai_octets, 16))
-        memcpy(sa.oar, <const char *> facts.oar, min(sa.oar_octets, 16))
-        return 0
-
-    cdef int _put_spi(self, uint32_t index, Sa *sa, facts) except -1:
-        cdef bytes dst = facts.dst
-        cdef FlowKey key
-        cdef Flow *flow
-        memset(&key, 0, sizeof(FlowKey))
-        memcpy(&key.words[2], PyBytes_AS_STRING(dst), PyBytes_GET_SIZE(dst))
-        key.words[4], key.words[5] = sa.spi, spi_word(4 if PyBytes_GET_SIZE(dst) == 4 else 6, sa.protocol)
-        table_grow(&self.e.spis)
-        flow = table_place(&self.e.spis, &key)
-        if flow == NULL:
-            raise MemoryError
-        flow.sa, flow.serial, flow.last_ns = index, sa.serial, 1
-        sa.spi_key = key
-        return 0
 
     def count_spi(self, uint32_t spi, int change):
         """An SA with this SPI came or went."""
@@ -258,7 +206,7 @@ cdef class Burst:
         cdef Flow *flow = table_find(&self.e.spis, &self.e.sas[place].spi_key)
         if flow != NULL and flow.sa == place and flow.serial == serial:
             table_drop(&self.e.spis, flow)
-        self._wipe(&self.e.sas[place])
+        wipe(&self.e, &self.e.sas[place])
         self.e.sas[place].serial = serial
         self._kept.pop(place, None)
 
@@ -275,7 +223,7 @@ cdef class Burst:
         cdef Head head
         cdef Table *table = &self.e.outbound if is_outbound else &self.e.inbound
         place, wraps, room, deadline = facts
-        self._key(key, &head)
+        head_of(key, &head)
         key_of(&packed, &head, key[5])
         if self.e.dirty_count == 0:
             table_grow(table)
@@ -289,18 +237,6 @@ cdef class Burst:
         if place is not None:
             flow.sa, flow.serial, flow.choice = place, self.e.sas[<uint32_t> place].serial, self.e.sas[<uint32_t> place].choice
         return True
-
-    cdef int _key(self, key, Head *head) except -1:
-        cdef bytes src = key[0]
-        cdef bytes dst = key[1]
-        memset(head, 0, sizeof(Head))
-        head.version = 4 if len(src) == 4 else 6
-        memcpy(head.src, PyBytes_AS_STRING(src), PyBytes_GET_SIZE(src))
-        memcpy(head.dst, PyBytes_AS_STRING(dst), PyBytes_GET_SIZE(dst))
-        head.protocol, head.has_ports = key[2], key[3] is not None
-        if head.has_ports:
-            head.sport, head.dport = key[3], key[4]
-        return 0
 
     def serial(self, uint32_t place):
         """Which SA this is in its place, counted."""

@@ -92,7 +92,7 @@ cdef d.Key *make(const d.Recipe *recipe) noexcept nogil:
     if key == NULL:
         return NULL
     key.base.cipher, key.base.mac, key.base.icv_octets = recipe.cipher, recipe.mac, recipe.icv_octets
-    key.base.key_octets = recipe.key_octets
+    key.base.key_octets, key.base.is_alone = recipe.key_octets, True
     if recipe.cipher != d.Cipher.NO_CIPHER and not _open_cipher(key, recipe):
         destroy(&key.base)
         return NULL

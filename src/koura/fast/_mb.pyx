@@ -3,9 +3,9 @@
 
 Directives: no Python container is indexed here; every C array has the length that its struct says. One thread at a time.
 
-GCM and GMAC are single calls, as fast alone as in company. All else goes through the job API: submit until the burst is in, flush,
-and every job is done. CBC with HMAC fills lanes of a wide manager; a burst below WIDE_BURST goes to a second manager of SSE code,
-which has few lanes and does not make a lone packet pay for sixteen.
+GCM and GMAC are single calls, as fast alone as in company, and so is ChaCha20-Poly1305. All else goes through the job API: submit
+until the burst is in, flush, and every job is done. CBC with HMAC fills lanes of a wide manager; a burst below WIDE_BURST goes to a
+second manager of SSE code, which has few lanes and does not make a lone packet pay for sixteen.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -18,186 +18,7 @@ from koura.fast.flows cimport zeroed
 
 DEF WIDE_BURST = 8
 
-cdef struct MbKey:
-    d.Key base                # 24 octets
-    mb.IMB_CIPHER_MODE mode
-    mb.IMB_HASH_ALG hash
-    MbKey *following          # of the free ones
-    uint8_t spare[24]         # so that all below is aligned as the library wants it: the struct itself is to 64
-    mb.gcm_key_data gcm
-    uint8_t enc[256]
-    uint8_t dec[256]
-    uint8_t mac_k1[256]       # XCBC, CMAC: expanded
-    uint8_t mac_k2[16]
-    uint8_t mac_k3[16]
-    uint8_t raw[32]           # ChaCha20
-    uint8_t pads[2][64]       # HMAC: the inner and the outer hash after one block
-
-# Keys lie close together, on huge pages where there are many: freed ones are taken first. A slab is never given back.
-cdef MbKey *free_keys = NULL
-cdef int slab_keys = 16
-cdef mb.IMB_MGR *wide = NULL
-cdef mb.IMB_MGR *narrow = NULL
-
-
-cdef bint _hmac_pads(MbKey *key, const d.Recipe *recipe) noexcept nogil:
-    """Precompute one block of inner and outer hash. RFC 2104: all ESP keys are shorter than a block."""
-    cdef uint8_t block[128]
-    cdef uint32_t size = 128 if recipe.mac in (d.Mac.SHA384, d.Mac.SHA512) else 64
-    cdef uint32_t i
-    cdef int side
-    if recipe.mac_key_octets > size:
-        return False
-    for side in range(2):
-        memset(block, 0x36 if side == 0 else 0x5C, size)
-        for i in range(recipe.mac_key_octets):
-            block[i] ^= recipe.mac_key[i]
-        if recipe.mac == d.Mac.SHA1:
-            mb.IMB_SHA1_ONE_BLOCK(wide, block, key.pads[side])
-        elif recipe.mac == d.Mac.SHA256:
-            mb.IMB_SHA256_ONE_BLOCK(wide, block, key.pads[side])
-        elif recipe.mac == d.Mac.SHA384:
-            mb.IMB_SHA384_ONE_BLOCK(wide, block, key.pads[side])
-        elif recipe.mac == d.Mac.SHA512:
-            mb.IMB_SHA512_ONE_BLOCK(wide, block, key.pads[side])
-        else:
-            mb.IMB_MD5_ONE_BLOCK(wide, block, key.pads[side])
-    memset(block, 0, 128)
-    return True
-
-
-cdef bint _mac(MbKey *key, const d.Recipe *recipe) noexcept nogil:
-    if recipe.mac == d.Mac.NO_MAC:
-        key.hash = mb.IMB_AUTH_NULL
-        return True
-    if recipe.mac == d.Mac.XCBC:
-        if recipe.mac_key_octets != 16:
-            return False
-        mb.IMB_AES_XCBC_KEYEXP(wide, recipe.mac_key, key.mac_k1, key.mac_k2, key.mac_k3)
-        key.hash = mb.IMB_AUTH_AES_XCBC
-        return True
-    if recipe.mac == d.Mac.CMAC:
-        if recipe.mac_key_octets != 16:
-            return False
-        mb.IMB_AES_KEYEXP_128(wide, recipe.mac_key, key.mac_k1, key.dec)
-        mb.IMB_AES_CMAC_SUBKEY_GEN_128(wide, key.mac_k1, key.mac_k2, key.mac_k3)
-        key.hash = mb.IMB_AUTH_AES_CMAC
-        return True
-    key.hash = (
-        mb.IMB_AUTH_HMAC_SHA_1 if recipe.mac == d.Mac.SHA1 else mb.IMB_AUTH_HMAC_SHA_256 if recipe.mac == d.Mac.SHA256
-        else mb.IMB_AUTH_HMAC_SHA_384 if recipe.mac == d.Mac.SHA384 else mb.IMB_AUTH_HMAC_SHA_512 if recipe.mac == d.Mac.SHA512
-        else mb.IMB_AUTH_MD5
-    )
-    return _hmac_pads(key, recipe)
-
-
-cdef bint _aes(MbKey *key, const d.Recipe *recipe) noexcept nogil:
-    if recipe.key_octets == 16:
-        mb.IMB_AES_KEYEXP_128(wide, recipe.key, key.enc, key.dec)
-    elif recipe.key_octets == 24:
-        mb.IMB_AES_KEYEXP_192(wide, recipe.key, key.enc, key.dec)
-    elif recipe.key_octets == 32:
-        mb.IMB_AES_KEYEXP_256(wide, recipe.key, key.enc, key.dec)
-    else:
-        return False
-    return True
-
-
-cdef bint _cipher(MbKey *key, const d.Recipe *recipe) noexcept nogil:
-    if recipe.cipher in (d.Cipher.GCM, d.Cipher.GMAC):
-        if recipe.key_octets == 16:
-            mb.IMB_AES128_GCM_PRE(wide, recipe.key, &key.gcm)
-        elif recipe.key_octets == 24:
-            mb.IMB_AES192_GCM_PRE(wide, recipe.key, &key.gcm)
-        elif recipe.key_octets == 32:
-            mb.IMB_AES256_GCM_PRE(wide, recipe.key, &key.gcm)
-        else:
-            return False
-        return True
-    if recipe.cipher == d.Cipher.CHACHA:
-        if recipe.key_octets != 32:
-            return False
-        memcpy(key.raw, recipe.key, 32)
-        key.mode, key.hash = mb.IMB_CIPHER_CHACHA20_POLY1305, mb.IMB_AUTH_CHACHA20_POLY1305
-        return True
-    if recipe.cipher == d.Cipher.CCM:
-        if recipe.key_octets == 24:  # The library has no CCM with 192 bits.
-            return False
-        key.mode, key.hash = mb.IMB_CIPHER_CCM, mb.IMB_AUTH_AES_CCM
-        return _aes(key, recipe)
-    if recipe.cipher == d.Cipher.NO_CIPHER:
-        key.mode = mb.IMB_CIPHER_NULL
-        return _mac(key, recipe)
-    key.mode = mb.IMB_CIPHER_CBC if recipe.cipher == d.Cipher.CBC else mb.IMB_CIPHER_CNTR
-    return _mac(key, recipe) and _aes(key, recipe)
-
-
-cdef d.Key *make(const d.Recipe *recipe) noexcept nogil:
-    """Expand keys; NULL for what the library has not."""
-    cdef MbKey *key = _take()
-    if key == NULL:
-        return NULL
-    key.base.cipher, key.base.mac, key.base.icv_octets = recipe.cipher, recipe.mac, recipe.icv_octets
-    key.base.key_octets = recipe.key_octets
-    if not _cipher(key, recipe):
-        destroy(&key.base)
-        return NULL
-    _note_lines(key)
-    return &key.base
-
-
-cdef inline void _note(MbKey *key, int number, const void *start, uint64_t octets) noexcept nogil:
-    cdef uint64_t offset = <uint64_t> start - <uint64_t> key
-    key.base.touched[number][0] = <uint8_t> (offset >> 6)
-    key.base.touched[number][1] = <uint8_t> ((octets + (offset & 63) + 63) >> 6)
-
-
-cdef void _note_lines(MbKey *key) noexcept nogil:
-    """What the library will read of a key: the engine fetches it while it reads headers."""
-    if key.base.cipher in (d.Cipher.GCM, d.Cipher.GMAC):
-        _note(key, 0, key, 64 + sizeof(mb.gcm_key_data))
-        return
-    _note(key, 0, key, 64)
-    if key.base.cipher == d.Cipher.CHACHA:
-        _note(key, 1, key.raw, 32)
-        return
-    if key.base.cipher != d.Cipher.NO_CIPHER:
-        _note(key, 1, key.enc, 512 if key.base.cipher == d.Cipher.CBC else 256)
-    if key.base.mac != d.Mac.NO_MAC:
-        if key.base.mac in (d.Mac.XCBC, d.Mac.CMAC):
-            _note(key, 2, key.mac_k1, 288)
-        else:
-            _note(key, 2, key.pads, 128)
-
-
-cdef MbKey *_take() noexcept nogil:
-    global free_keys, slab_keys
-    cdef uint64_t stride = (sizeof(MbKey) + 63) & ~<uint64_t> 63
-    cdef uint8_t *slab
-    cdef MbKey *key
-    cdef int i
-    if free_keys == NULL:
-        slab = <uint8_t *> zeroed(slab_keys * stride)
-        if slab == NULL:
-            return NULL
-        for i in range(slab_keys):
-            key = <MbKey *> (slab + i * stride)
-            key.following = free_keys
-            free_keys = key
-        slab_keys = min(slab_keys * 2, 1024)
-    key = free_keys
-    free_keys = key.following
-    key.following = NULL
-    return key
-
-
-cdef void destroy(d.Key *base) noexcept nogil:
-    """Wipe, and keep the place for another key."""
-    global free_keys
-    cdef MbKey *key = <MbKey *> base
-    memset(key, 0, sizeof(MbKey))
-    key.following = free_keys
-    free_keys = key
+include "mbkeys.pxi"
 
 
 cdef inline void _gcm_seal(d.Job *job) noexcept nogil:
@@ -205,13 +26,13 @@ cdef inline void _gcm_seal(d.Job *job) noexcept nogil:
     cdef mb.gcm_context_data context
     cdef uint8_t *icv = job.dst + job.octets
     if key.base.key_octets == 16:
-        mb.IMB_AES128_GCM_ENC(wide, &key.gcm, &context, job.dst, job.src, job.octets, job.nonce, job.aad, job.aad_octets, icv,
+        mb.IMB_AES128_GCM_ENC(wide, &key.material.gcm, &context, job.dst, job.src, job.octets, job.nonce, job.aad, job.aad_octets, icv,
                               key.base.icv_octets)
     elif key.base.key_octets == 32:
-        mb.IMB_AES256_GCM_ENC(wide, &key.gcm, &context, job.dst, job.src, job.octets, job.nonce, job.aad, job.aad_octets, icv,
+        mb.IMB_AES256_GCM_ENC(wide, &key.material.gcm, &context, job.dst, job.src, job.octets, job.nonce, job.aad, job.aad_octets, icv,
                               key.base.icv_octets)
     else:
-        mb.IMB_AES192_GCM_ENC(wide, &key.gcm, &context, job.dst, job.src, job.octets, job.nonce, job.aad, job.aad_octets, icv,
+        mb.IMB_AES192_GCM_ENC(wide, &key.material.gcm, &context, job.dst, job.src, job.octets, job.nonce, job.aad, job.aad_octets, icv,
                               key.base.icv_octets)
 
 
@@ -219,11 +40,14 @@ cdef inline void _gcm_open(d.Job *job) noexcept nogil:
     cdef MbKey *key = <MbKey *> job.key
     cdef mb.gcm_context_data context
     if key.base.key_octets == 16:
-        mb.IMB_AES128_GCM_DEC(wide, &key.gcm, &context, job.dst, job.src, job.octets, job.nonce, job.aad, job.aad_octets, job.tag, 16)
+        mb.IMB_AES128_GCM_DEC(wide, &key.material.gcm, &context, job.dst, job.src, job.octets, job.nonce, job.aad, job.aad_octets, job.tag,
+                              16)
     elif key.base.key_octets == 32:
-        mb.IMB_AES256_GCM_DEC(wide, &key.gcm, &context, job.dst, job.src, job.octets, job.nonce, job.aad, job.aad_octets, job.tag, 16)
+        mb.IMB_AES256_GCM_DEC(wide, &key.material.gcm, &context, job.dst, job.src, job.octets, job.nonce, job.aad, job.aad_octets, job.tag,
+                              16)
     else:
-        mb.IMB_AES192_GCM_DEC(wide, &key.gcm, &context, job.dst, job.src, job.octets, job.nonce, job.aad, job.aad_octets, job.tag, 16)
+        mb.IMB_AES192_GCM_DEC(wide, &key.material.gcm, &context, job.dst, job.src, job.octets, job.nonce, job.aad, job.aad_octets, job.tag,
+                              16)
 
 
 cdef void _gmac(d.Job *job, const uint8_t *clear) noexcept nogil:
@@ -240,26 +64,31 @@ cdef void _gmac(d.Job *job, const uint8_t *clear) noexcept nogil:
         fill = job.octets
     memcpy(head + head_octets, clear, fill)
     if key.base.key_octets == 16:
-        mb.IMB_AES128_GMAC_INIT(wide, &key.gcm, &context, job.nonce, 12)
-        mb.IMB_AES128_GMAC_UPDATE(wide, &key.gcm, &context, head, head_octets + fill)
-        mb.IMB_AES128_GMAC_UPDATE(wide, &key.gcm, &context, clear + fill, job.octets - fill)
-        mb.IMB_AES128_GMAC_FINALIZE(wide, &key.gcm, &context, job.tag, 16)
+        mb.IMB_AES128_GMAC_INIT(wide, &key.material.gcm, &context, job.nonce, 12)
+        mb.IMB_AES128_GMAC_UPDATE(wide, &key.material.gcm, &context, head, head_octets + fill)
+        mb.IMB_AES128_GMAC_UPDATE(wide, &key.material.gcm, &context, clear + fill, job.octets - fill)
+        mb.IMB_AES128_GMAC_FINALIZE(wide, &key.material.gcm, &context, job.tag, 16)
     elif key.base.key_octets == 24:
-        mb.IMB_AES192_GMAC_INIT(wide, &key.gcm, &context, job.nonce, 12)
-        mb.IMB_AES192_GMAC_UPDATE(wide, &key.gcm, &context, head, head_octets + fill)
-        mb.IMB_AES192_GMAC_UPDATE(wide, &key.gcm, &context, clear + fill, job.octets - fill)
-        mb.IMB_AES192_GMAC_FINALIZE(wide, &key.gcm, &context, job.tag, 16)
+        mb.IMB_AES192_GMAC_INIT(wide, &key.material.gcm, &context, job.nonce, 12)
+        mb.IMB_AES192_GMAC_UPDATE(wide, &key.material.gcm, &context, head, head_octets + fill)
+        mb.IMB_AES192_GMAC_UPDATE(wide, &key.material.gcm, &context, clear + fill, job.octets - fill)
+        mb.IMB_AES192_GMAC_FINALIZE(wide, &key.material.gcm, &context, job.tag, 16)
     else:
-        mb.IMB_AES256_GMAC_INIT(wide, &key.gcm, &context, job.nonce, 12)
-        mb.IMB_AES256_GMAC_UPDATE(wide, &key.gcm, &context, head, head_octets + fill)
-        mb.IMB_AES256_GMAC_UPDATE(wide, &key.gcm, &context, clear + fill, job.octets - fill)
-        mb.IMB_AES256_GMAC_FINALIZE(wide, &key.gcm, &context, job.tag, 16)
+        mb.IMB_AES256_GMAC_INIT(wide, &key.material.gcm, &context, job.nonce, 12)
+        mb.IMB_AES256_GMAC_UPDATE(wide, &key.material.gcm, &context, head, head_octets + fill)
+        mb.IMB_AES256_GMAC_UPDATE(wide, &key.material.gcm, &context, clear + fill, job.octets - fill)
+        mb.IMB_AES256_GMAC_FINALIZE(wide, &key.material.gcm, &context, job.tag, 16)
 
 
 cdef inline bint _is_equal(const uint8_t *a, const uint8_t *b, uint32_t octets) noexcept nogil:
     """In the same time wherever they differ."""
+    cdef uint64_t words[4]
     cdef uint8_t different = 0
     cdef uint32_t i
+    if octets == 16:
+        memcpy(words, a, 16)
+        memcpy(words + 2, b, 16)
+        return ((words[0] ^ words[2]) | (words[1] ^ words[3])) == 0
     for i in range(octets):
         different |= a[i] ^ b[i]
     return different == 0
@@ -284,19 +113,19 @@ cdef void _fill(mb.IMB_JOB *to, d.Job *job, bint seals) noexcept nogil:
         to.cipher_start_src_offset_in_bytes = to.hash_start_src_offset_in_bytes = 0
         to.msg_len_to_hash_in_bytes = job.octets
         if key.mode == mb.IMB_CIPHER_CCM:
-            to.enc_keys = to.dec_keys = key.enc
+            to.enc_keys = to.dec_keys = key.material.of.enc
             to.iv_len_in_bytes = 11
             to.ccm_aad, to.ccm_aad_octets = job.aad, job.aad_octets
             to.auth_tag_output_len_in_bytes = key.base.icv_octets
         else:
-            to.enc_keys = to.dec_keys = key.raw
+            to.enc_keys = to.dec_keys = key.material.of.raw
             to.iv_len_in_bytes = 12
             to.chacha_aad, to.chacha_aad_octets = job.aad, job.aad_octets
             to.auth_tag_output_len_in_bytes = 16
         return
-    to.enc_keys, to.dec_keys = key.enc, key.dec
+    to.enc_keys, to.dec_keys = key.material.of.enc, key.material.of.dec
     if key.mode == mb.IMB_CIPHER_CNTR:
-        to.dec_keys = key.enc
+        to.dec_keys = key.material.of.enc
     to.iv_len_in_bytes = 16
     to.src = (job.dst if seals else job.src) - job.head_octets
     to.cipher_start_src_offset_in_bytes = job.head_octets
@@ -304,16 +133,16 @@ cdef void _fill(mb.IMB_JOB *to, d.Job *job, bint seals) noexcept nogil:
     to.msg_len_to_hash_in_bytes = job.head_octets + job.octets + job.tail_octets
     to.auth_tag_output_len_in_bytes = key.base.icv_octets
     if key.hash == mb.IMB_AUTH_AES_XCBC:
-        to.k1, to.k2, to.k3 = <const uint32_t *> key.mac_k1, key.mac_k2, key.mac_k3
+        to.k1, to.k2, to.k3 = <const uint32_t *> key.material.of.mac_k1, key.material.of.mac_k2, key.material.of.mac_k3
     elif key.hash == mb.IMB_AUTH_AES_CMAC:
-        to.cmac_key, to.skey1, to.skey2 = key.mac_k1, key.mac_k2, key.mac_k3
+        to.cmac_key, to.skey1, to.skey2 = key.material.of.mac_k1, key.material.of.mac_k2, key.material.of.mac_k3
     else:
-        to.ipad, to.opad = key.pads[0], key.pads[1]
+        to.ipad, to.opad = key.material.of.pads[0], key.material.of.pads[1]
 
 
 cdef void _run(d.Job **jobs, int count, bint seals) noexcept nogil:
     """Every job that is none of GCM's through one manager: in, flushed, done."""
-    cdef mb.IMB_MGR *manager = wide if count >= WIDE_BURST else narrow
+    cdef mb.IMB_MGR *manager = wide if count >= WIDE_BURST or jobs[0].key.is_alone else narrow
     cdef mb.IMB_JOB *done
     cdef int i
     for i in range(count):

@@ -17,7 +17,7 @@ cdef inline void cover(const Sa *sa, Job *job, uint8_t *payload, uint32_t octets
     """The job of one MAC over what is in front of the payload, the payload, and ESN's high half."""
     job.dst, job.octets = payload, octets
     job.head_octets, job.aad_octets, job.tail_octets = head_octets, 0, 0
-    if sa.has_esn:
+    if sa.numbers == EXTENDED:
         put32(job.tail, <uint32_t> (seq64 >> 32))
         job.tail_octets = 4
 
@@ -39,7 +39,7 @@ cdef bint identify_ah(const Sa *sa, View v, Arrived *a) noexcept nogil:
     return check_number(sa, a)
 
 
-cdef inline bint start_verifying(Engine *e, Sa *sa, Packet *packet, const Arrived *a, int number) noexcept nogil:
+cdef inline bint start_verifying(Engine *e, Sa *sa, Packet *packet, Arrived *a) noexcept nogil:
     cdef uint32_t front = a.at + sa.ah_octets
     cdef uint8_t *copy = arena_take(e, HEADROOM + packet.octets + 32)
     cdef Job *job
@@ -49,17 +49,17 @@ cdef inline bint start_verifying(Engine *e, Sa *sa, Packet *packet, const Arrive
     memcpy(copy, packet.data, packet.octets)
     hide_mutable(e, copy, a.head.version)
     memset(copy + a.at + 12, 0, sa.icv_octets)
-    job = job_for(e, sa, number)
+    packet.job = job = job_for(e, sa)
     cover(sa, job, copy + front, a.sealed, front, a.seq64)
     job.src, job.icv = job.dst, packet.data + a.at + 12
     packet.result = copy + front
     return True
 
 
-cdef inline void put_ah(Engine *e, Sa *sa, Job *job, Packet *packet, uint32_t length, uint64_t seq64, uint8_t next_header,
-                        int number) noexcept nogil:
+cdef inline void put_ah(Engine *e, const Sa *sa, Packet *packet, uint32_t length, uint64_t seq64, uint8_t next_header) noexcept nogil:
     """Header with a zero ICV behind an IP header of `length`, which is kept as it is to be, and hidden."""
     cdef uint8_t *out = packet.result + length
+    cdef int64_t number = packet.job - e.jobs
     memcpy(e.heads[number], packet.result, length)
     e.head_octets[number] = <uint8_t> length
     hide_mutable(e, packet.result, 4 if length == IPV4_OCTETS else 6)
@@ -67,14 +67,15 @@ cdef inline void put_ah(Engine *e, Sa *sa, Job *job, Packet *packet, uint32_t le
     out[0], out[1] = next_header, <uint8_t> (sa.ah_octets // 4 - 2)
     put32(out + 4, sa.spi)
     put32(out + 8, <uint32_t> seq64)
-    cover(sa, job, out + sa.ah_octets, packet.result_octets - length - sa.ah_octets, length + sa.ah_octets, seq64)
+    cover(sa, packet.job, out + sa.ah_octets, packet.result_octets - length - sa.ah_octets, length + sa.ah_octets, seq64)
 
 
-cdef inline void finish_ah(Engine *e, Packet *packet, int number) noexcept nogil:
+cdef inline void finish_ah(Engine *e, Packet *packet) noexcept nogil:
     """The header back, the ICV into place."""
+    cdef int64_t number = packet.job - e.jobs
     cdef uint32_t length = e.head_octets[number]
     memcpy(packet.result, e.heads[number], length)
-    memcpy(packet.result + length + 12, e.jobs[number].tag, e.jobs[number].key.icv_octets)
+    memcpy(packet.result + length + 12, packet.job.tag, packet.job.key.icv_octets)
 
 
 cdef bint repair(const Engine *e, const Sa *sa, const Arrived *a, uint8_t *payload, uint8_t protocol, uint32_t octets) noexcept nogil:

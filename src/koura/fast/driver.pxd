@@ -7,7 +7,7 @@ A Recipe says what one SA's keys are for; `make` gives an opaque Key, or NULL fo
     cipher+MAC  the MAC covers head octets in front of dst (seal) or src (open), the ciphertext, and tail_octets of tail (ESN)
 """
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 cdef enum Cipher:
     NO_CIPHER = 0
@@ -40,15 +40,16 @@ ctypedef struct Recipe:
 ctypedef struct Key:
     Cipher cipher
     Mac mac
-    uint32_t key_octets
-    uint32_t icv_octets
-    uint8_t touched[3][2]     # the cache lines that a packet will need: first and how many, from the Key on
-    uint8_t spare[2]
+    uint16_t key_octets
+    uint16_t icv_octets
+    bint is_alone             # its jobs are as fast alone as in company
+    uint8_t touched[4][2]     # cache lines that a packet will need, first and how many, from the Key on: both ways, out, in, for the MAC
 
 ctypedef struct Job:
     Key *key
     const uint8_t *src
     uint8_t *dst
+    const uint8_t *icv       # open: what the packet carries
     uint32_t octets
     uint32_t head_octets
     uint32_t tail_octets
@@ -56,9 +57,8 @@ ctypedef struct Job:
     uint8_t nonce[16]
     uint8_t aad[16]
     uint8_t tail[4]
-    const uint8_t *icv       # open: what the packet carries
-    uint8_t tag[64]          # what was computed; seal: its first icv_octets are written to dst + octets
     bint is_right            # open: the ICV held
+    uint8_t tag[64]          # what was computed; seal: its first icv_octets are written to dst + octets
 
 ctypedef struct Driver:
     const char *name

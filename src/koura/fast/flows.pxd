@@ -22,17 +22,27 @@ cdef extern from *:
     static void *koura_zeroed(uint64_t octets) {
         void *found = NULL;
         uint64_t huge = 2 << 20;
-        if (posix_memalign(&found, octets >= huge ? huge : 128, octets) != 0) return NULL;
+        int is_large = octets >= huge / 4;
+        if (is_large) octets = (octets + huge - 1) & ~(huge - 1);
+        if (posix_memalign(&found, is_large ? huge : 128, octets) != 0) return NULL;
     #ifdef MADV_HUGEPAGE
-        if (octets >= huge) madvise(found, octets, MADV_HUGEPAGE);
+        if (is_large) madvise(found, octets, MADV_HUGEPAGE);
     #endif
         memset(found, 0, octets);
         return found;
     }
-    #define koura_prefetch(at) __builtin_prefetch((const void *) (at), 1, 3)
+    /* A load whose value nobody waits for. Prefetch instructions are hints: Zen 3 drops those beyond two dozen under way, and takes
+       every load. In a tight loop the misses of loads overlap just as well. */
+    #define koura_bring(at) ((void) *(const volatile uint8_t *) (at))
+    #if defined(__x86_64__)
+    #define koura_ticks() __builtin_ia32_rdtsc()
+    #else
+    static inline uint64_t koura_ticks(void) { uint64_t t; __asm__ volatile("mrs %0, cntvct_el0" : "=r"(t)); return t; }
+    #endif
     """
     void *zeroed "koura_zeroed"(uint64_t) noexcept nogil
-    void prefetch "koura_prefetch"(const void *) noexcept nogil
+    void bring "koura_bring"(const void *) noexcept nogil
+    uint64_t ticks "koura_ticks"() noexcept nogil
 
 cdef enum:
     WAYS = 8
@@ -47,25 +57,25 @@ cdef enum Kind:
 ctypedef struct FlowKey:
     uint64_t words[6]
 
-ctypedef struct Flow:
+ctypedef struct Flow:         # two cache lines; who asks only which SA it is needs the first
     FlowKey key
+    uint32_t sa
+    uint32_t serial           # of that SA
     uint64_t generation
     uint64_t deadline_ns      # from when on it must be looked at anew
     uint64_t packets          # since the last settling
     uint64_t octets
     uint64_t last_ns
-    uint32_t sa
-    uint32_t serial           # of that SA
     uint32_t policy
     uint32_t room_octets
+    uint32_t choice           # of that SA, when it was chosen
+    uint32_t slot             # which way of which bucket names it
     uint8_t kind
     uint8_t is_tunnel
     uint8_t is_dirty
     uint8_t is_ipv6
-    uint32_t slot             # which way of which bucket names it
-    uint64_t is_used
-    uint32_t choice           # of that SA, when it was chosen
-    uint32_t spare            # 128 octets: two cache lines
+    uint8_t is_used
+    uint8_t spare[11]
 
 ctypedef struct Bucket:
     uint32_t tags[8]
@@ -123,7 +133,10 @@ cdef inline bint table_grow(Table *table) noexcept nogil:
 
 
 cdef inline void key_of(FlowKey *key, const Head *head, uint64_t tag) noexcept nogil:
-    memcpy(key.words, head.src, 32)
+    memcpy(&key.words[0], head.src, 8)
+    memcpy(&key.words[1], head.src + 8, 8)
+    memcpy(&key.words[2], head.dst, 8)
+    memcpy(&key.words[3], head.dst + 8, 8)
     key.words[4] = (
         <uint64_t> head.sport << 48 | <uint64_t> head.dport << 32 | <uint64_t> head.protocol << 16 | <uint64_t> head.version << 8
         | <uint64_t> head.has_ports
@@ -162,11 +175,11 @@ cdef inline bint is_key(const FlowKey *a, const FlowKey *b) noexcept nogil:
 
 cdef inline void table_touch(const Table *table, uint64_t hash) noexcept nogil:
     """Fetch the bucket."""
-    prefetch(&table.buckets[hash & table.mask])
+    bring(&table.buckets[hash & table.mask])
 
 
-cdef inline Flow *table_peek(const Table *table, uint64_t hash) noexcept nogil:
-    """Fetch what the bucket names under this hash; not compared yet."""
+cdef inline Flow *table_peek(const Table *table, uint64_t hash, bint is_whole) noexcept nogil:
+    """Fetch what the bucket names under this hash, or its first line; not compared yet."""
     cdef const Bucket *bucket = &table.buckets[hash & table.mask]
     cdef uint32_t tag = _tag(hash)
     cdef int way
@@ -174,8 +187,9 @@ cdef inline Flow *table_peek(const Table *table, uint64_t hash) noexcept nogil:
     for way in range(WAYS):
         if bucket.tags[way] == tag:
             flow = &table.flows[bucket.flows[way]]
-            prefetch(flow)
-            prefetch(<uint8_t *> flow + 64)
+            bring(flow)
+            if is_whole:
+                bring(<uint8_t *> flow + 64)
             return flow
     return NULL
 

@@ -25,6 +25,7 @@ MACS = {
     "null": 0, "hmac-sha1": 1, "hmac-sha2-256": 2, "hmac-sha2-256-96": 2, "hmac-sha2-384": 3, "hmac-sha2-512": 4, "hmac-md5": 5,
     "aes-xcbc-mac": 6, "aes-cmac": 7,
 }  # fmt: skip
+ONCE, CYCLIC, EXTENDED = 0, 1, 2  # koura.fast.engine's Numbers
 _PADDINGS = SaFlags.PRAND | SaFlags.PZERO
 _Limits = tuple[int, int, int]
 
@@ -51,8 +52,7 @@ class Facts:
     protocol: int
     epoch: int
     keys: Keys
-    has_esn: bool
-    is_cyclic: bool
+    numbers: int
     is_padding_checked: bool
     spi: int
     mode: int
@@ -93,7 +93,7 @@ def facts_of(sa: Association, settings: Settings) -> Facts | None:
     ingress = 0 if agreement.flags & SaFlags.NOECN else {0: 0, 1: 1}.get(family.ecn, 2)
     around = agreement.encapsulation
     return Facts(
-        int(index.protocol), sa.epoch, keys, agreement.has_esn, may_cycle(agreement),
+        int(index.protocol), sa.epoch, keys, EXTENDED if agreement.has_esn else CYCLIC if may_cycle(agreement) else ONCE,
         not agreement.flags & _PADDINGS, agreement.spi, int(index.mode), agreement.comes_from, index.dst,
         (around.sport, around.dport) if around is not None else None, agreement.checked_packets, _limits(sa, agreement.hard),
         _limits(sa, agreement.soft), sa.last_sequence, sa.last_sequence // 100 * SOFT_PERCENT, ingress,

@@ -13,7 +13,7 @@ WORD_OCTETS = 8
 CHUNK_BLOCKS = 256
 CHUNK_OCTETS = CHUNK_BLOCKS * WORDS * WORD_OCTETS
 
-# The offsets; `fast` asserts the same list. Words from SPARE on are zero.
+# The offsets; `fast` asserts the same list. Words from SPARE to RING are zero.
 STATE = 0
 EPOCH = 1
 SEQUENCE_LAST = 2  # outbound: the last number sent
@@ -32,7 +32,9 @@ FAILED_REPLAY = 14
 FAILED_ICV = 15
 FAILED_OTHER = 16
 SEQUENCE_RESERVED = 17  # outbound, with a ledger: what is on disk; from SEQUENCE_END on it can be drawn without waiting
-SPARE = 18
+SPARE = 18  # up to RING
+RING = 24  # inbound: the ring of a small window, on one cache line
+RING_WORDS = 8
 
 UNLIMITED = (1 << 64) - 1
 _ZEROS = memoryview(bytes(WORDS * WORD_OCTETS)).cast("Q")

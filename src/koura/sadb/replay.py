@@ -16,7 +16,7 @@ any other small number is an old one. What an attacker kept of the round before 
 
 from enum import Enum
 
-from koura.sadb.hot import ACCEPTED, WINDOW_SEEN, WINDOW_TOP, Hot
+from koura.sadb.hot import ACCEPTED, RING, RING_WORDS, WINDOW_SEEN, WINDOW_TOP, Hot
 
 WORD_BITS = 64
 MAX_PACKETS = (1 << 32) - 33
@@ -49,11 +49,9 @@ class Numbers(Enum):
     EXTENDED = "64 bits (ESN)"
 
 
-_NO_RING = memoryview(bytearray()).cast("Q")
-
 
 class Window:
-    """The window of one inbound SA; its top and count are words of `hot`, its ring is a block of its own."""
+    """The window of one inbound SA; its top and count are words of `hot`, and so is its ring if it fits there."""
 
     __slots__ = ("_hot", "_mask", "_numbers", "_ring", "packets")
 
@@ -65,7 +63,8 @@ class Window:
         self._numbers = numbers
         words = words_for(packets)
         self._mask = words - 1
-        self._ring = memoryview(bytearray(b"\xff" if highest else b"\0") * (8 * words)).cast("Q") if words else _NO_RING
+        self._ring = hot.words[RING : RING + words] if words <= RING_WORDS else memoryview(bytearray(8 * words)).cast("Q")
+        self._ring[:] = memoryview((b"\xff" if highest else b"\0") * (8 * words)).cast("Q")
         if highest:
             hot.words[WINDOW_TOP] = highest
             hot.words[WINDOW_SEEN] = 1

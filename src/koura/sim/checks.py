@@ -148,7 +148,7 @@ class Checks:
                 if words[offset] < past[offset]:
                     raise Broken(f"{node.name}: word {offset} of SPI {sa.agreement.spi:#x} went from {past[offset]} to {words[offset]}")
         self._past[key] = words
-        if any(sa.hot.words[hot.SPARE :]):
+        if any(sa.hot.words[hot.SPARE : hot.RING]):
             raise Broken(f"{node.name}: spare words of SPI {sa.agreement.spi:#x} are used")
         if words[hot.SEQUENCE_LAST] > words[hot.SEQUENCE_END]:
             raise Broken(f"{node.name}: SPI {sa.agreement.spi:#x} sent {words[hot.SEQUENCE_LAST]}, granted are {words[hot.SEQUENCE_END]}")
