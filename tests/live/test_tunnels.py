@@ -63,6 +63,11 @@ class Site:
     def ping(self, target: str, *more: str) -> str:
         return self.run("ping", "-c", "3", "-i", "0.05", "-W", "5", *more, target).stdout
 
+    def until_answered(self, target: str) -> None:
+        """What was under way when an engine died may be lost; after it, nothing."""
+        said = self.run("ping", "-c", "1", "-i", "0.1", "-w", str(PATIENCE_S // 2), target).stdout
+        assert " 1 received" in said, said
+
     def reload(self, host: int, text: str) -> None:
         """koura.toml anew, and back when it was read."""
         (self.folder / f"{host}.toml").write_text(text)
@@ -158,6 +163,7 @@ def test_the_next_engine_has_the_tunnels_with_the_same_policies(site: Site) -> N
         os.kill(engine, signal.SIGKILL)
         while control.ask("version")["engine"] in (0, engine):
             pass
+    site.until_answered("10.100.0.2")
     assert " 0% packet loss" in site.ping("10.100.0.2")
     assert ids() == before
 

@@ -31,6 +31,10 @@ _STRONGSWAN = """charon {{
     flush_line = yes }} }}
 }}
 """
+_LOST = (
+    "inbound ESP packet does not belong to an installed SA", "discarding inbound IP packet",
+    "no matching outbound IPsec policy", "could not find an outbound IPsec SA",
+)  # fmt: skip
 _PLUGINS = (
     "random nonce openssl aes sha1 sha2 hmac kdf gcm ctr curve25519 pem x509 pkcs1 pkcs8 pubkey kernel-libipsec kernel-netlink "
     "socket-default vici updown"
@@ -112,6 +116,11 @@ class Ends:
     charon: "subprocess.Popen[bytes]"
     iked: ike.Iked
     charon_log: Path
+
+    def lost(self) -> int:
+        """Packets that charon ended, as its log says: the other side used an SA before charon installed it, or after it deleted it."""
+        said = self.charon_log.read_text()
+        return sum(said.count(words) for words in _LOST)
 
     def logs(self) -> str:
         return f"iked: {self.iked.log.read_text()[-4000:]}\ncharon: {self.charon_log.read_text()[-4000:]}"

@@ -75,7 +75,7 @@ class Engine:
             key.fileobj.close()
         self._selector.close()
 
-    def wait(self, condition: Callable[[], bool], patience_s: float = 20.0) -> bool:
+    def wait(self, condition: Callable[[], bool], patience_s: float = 60.0) -> bool:
         """Until `condition()` holds, looked at after each thing that was told."""
         with self.changed:
             return bool(self.changed.wait_for(condition, patience_s))

@@ -141,6 +141,14 @@ def dropped_at_sockets(gateway: str) -> int:
     return sum(int(line.split()[-1]) for line in run(gateway, "cat", "/proc/net/raw").splitlines()[1:])
 
 
+def dropped_anywhere(gateway: str) -> int:
+    """Packets that a gateway's own kernel ended: no room at a UDP socket, or in the queue of a link."""
+    links = json.loads(run(gateway, "ip", "-s", "-j", "link", "show"))
+    at_links = sum(link["stats64"][way]["dropped"] for link in links for way in ("tx", "rx"))
+    sockets = [line for family in ("udp", "udp6") for line in run(gateway, "cat", f"/proc/net/{family}").splitlines()[1:]]
+    return at_links + sum(int(line.split()[-1]) for line in sockets)
+
+
 def dropped_at_the_tun(gateway: str) -> int:
     """Packets that its queue had no room for, before they were sealed or after they were opened."""
     link = json.loads(run(gateway, "ip", "-s", "-j", "link", "show", "dev", "koura0"))[0]["stats64"]
