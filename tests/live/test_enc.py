@@ -56,8 +56,8 @@ class Site:
     def capture(self, *words: str) -> list[str]:
         return self.words(sys.executable, "-m", "koura", "capture", "--socket", str(self.running[0].directory), *words)
 
-    def ping(self, count: int = 2, wait: str = "5") -> str:
-        return self.run("ping", "-c", str(count), "-i", "0.05", "-W", wait, "-I", "10.77.1.1", "10.77.2.1").stdout
+    def ping(self, count: int = 2, wait: str = "30") -> str:
+        return self.run("ping", "-c", str(count), "-i", "0.5", "-W", wait, "-I", "10.77.1.1", "10.77.2.1").stdout
 
     @contextmanager
     def beside(self, words: Sequence[str], sign: str) -> Iterator["subprocess.Popen[str]"]:

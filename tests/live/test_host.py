@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import pytest
 
 from koura.daemon.launch import Running
-from tests.live.kit.namespaces import pair, why_not
+from tests.live.kit.namespaces import are_answered, pair, pings, why_not
 
 pytestmark = [pytest.mark.live, pytest.mark.skipif(bool(why_not()), reason=why_not())]
 
@@ -58,7 +58,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     ("source", "target"), [("10.77.1.1", "10.77.2.1"), ("192.0.2.1", "192.0.2.2"), (ONE, TWO)], ids=["tunnel", "ipv4", "ipv6"]
 )
 def test_ping_is_answered_through_the_sas(two: tuple[str, str], source: str, target: str, size: int) -> None:
-    assert " 0% packet loss" in run(two[0], "ping", "-c", "3", "-i", "0.05", "-W", "5", "-s", str(size), "-I", source, target)
+    assert are_answered(run(two[0], "ping", *pings(), "-s", str(size), "-I", source, target))
 
 
 def test_what_comes_in_clear_is_dropped_by_the_guard(two: tuple[str, str]) -> None:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import pytest
 
 from koura.daemon.launch import Running
-from tests.live.kit.namespaces import pair, why_not
+from tests.live.kit.namespaces import are_answered, pair, pings, why_not
 
 pytestmark = [pytest.mark.live, pytest.mark.skipif(bool(why_not()), reason=why_not())]
 
@@ -72,7 +72,7 @@ def filtered(host: str) -> int:
 @pytest.mark.parametrize(("source", "target"), [("10.77.1.1", "10.77.2.1"), ("192.0.2.1", "192.0.2.2")], ids=["tunnel", "transport"])
 def test_protected_packets_pass_a_strict_reverse_path_filter(two: tuple[str, str], source: str, target: str) -> None:
     before = [filtered(host) for host in two]
-    assert " 0% packet loss" in run(two[0], "ping", "-c", "3", "-i", "0.05", "-W", "20", "-I", source, target)
+    assert are_answered(run(two[0], "ping", *pings(), "-I", source, target))
     assert [filtered(host) for host in two] == before
 
 

@@ -18,7 +18,7 @@ import pytest
 
 import koura
 from koura.daemon.launch import Running, short
-from tests.live.kit.namespaces import ip, pair, why_not
+from tests.live.kit.namespaces import ip, pair, pings, why_not
 
 NOBODY = 65534
 PATIENCE_S = 60
@@ -154,7 +154,7 @@ def test_curl_reads_a_page_behind_the_gateway(site: Site, device: str) -> None:
 def test_numbers_go_on_from_one_run_to_the_next(site: Site) -> None:
     """The gateway's replay window is that of the runs before; the second finds it where the first left it."""
     for _ in range(2):
-        assert "3 received" in site.up("ping", "-c", "3", "-i", "0.05", "-W", "5", "10.8.0.2").stdout
+        assert "3 received" in site.up("ping", *pings(), "10.8.0.2").stdout
 
 
 def test_who_has_no_place_to_remember_is_told(site: Site) -> None:

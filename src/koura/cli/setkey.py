@@ -5,8 +5,10 @@ cannot be read, an engine that cannot be reached, and a command line that says n
 """
 
 import getopt
+import io
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -177,6 +179,7 @@ def _do(asked: _Asked) -> int:
 def _command(setkey: Setkey, asked: _Asked) -> None:
     is_policies = "-P" in asked.given
     if asked.mode == "-x":
+        _endless()
         setkey.monitor()
         return
     kinds = (Type.X_SPDFLUSH, Type.FLUSH) if asked.mode == "-F" else (Type.X_SPDDUMP, Type.DUMP)
@@ -186,11 +189,19 @@ def _command(setkey: Setkey, asked: _Asked) -> None:
         elif is_policies:
             setkey.dump_policies(("-g" in asked.given) * Scope.GLOBAL | ("-t" in asked.given) * Scope.INTERFACE)
         elif "-l" in asked.given:
+            _endless()
             setkey.forever()
         else:
             setkey.dump_sas()
     except Refused as error:
         setkey.command_refused(kinds[0] if is_policies else kinds[1], error)
+
+
+def _endless() -> None:
+    """What goes on until a signal ends it: each line is out at once, and nothing is left to do when the signal comes."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _status(setkey: Setkey, asked: _Asked) -> int:

@@ -124,6 +124,10 @@ class Database:
         """Whether SAs in UDP from here to there lead to several peers: hosts behind one NAT. RFC 3948 §5."""
         return self._peers_of.get((src, dst), 0) > 1
 
+    def leads_apart(self, index: SaIndex) -> bool:
+        """Whether that is so for the SAs that serve a wish; one that names a reqid may have a single peer's."""
+        return self.is_shared(index.src, index.dst) and self._relations.leads_apart(index)
+
     def has_spi(self, dst: bytes, protocol: Protocol, spi: int, src: bytes = b"") -> bool:
         """Whether the number is taken."""
         return _key(dst, protocol, spi, src) in self._all

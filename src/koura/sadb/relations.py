@@ -84,6 +84,12 @@ class Relations:
             return found
         return self._newest(index, lambda sa: serves(sa) and not sa.awaits_grant, is_oldest) or found
 
+    def leads_apart(self, index: SaIndex) -> bool:
+        """Whether the usable SAs that serve a wish lead to several peers behind one NAT: their peers had different UDP ports."""
+        serving = self._filed.get(_filed_under(index), {}).values()
+        found = [sa for group in serving for sa in group.values() if sa.agreement.index.mode in (Mode.ANY, index.mode) and sa.is_usable]
+        return len({around.home[1] for sa in found if (around := sa.agreement.encapsulation) is not None}) > 1
+
     def pair(self, src: bytes, dst: bytes, protocol: Protocol) -> Iterator[Association]:
         """Every SA of an address pair, oldest first."""
         groups = self._filed.get((src, dst, int(protocol), _EVERY), {})
@@ -91,12 +97,15 @@ class Relations:
         return iter(found if len(groups) < 2 else sorted(found, key=lambda sa: sa.order))
 
     def _newest(self, index: SaIndex, fits: Callable[[Association], bool], is_oldest: bool) -> Association | None:
-        key = (index.src, index.dst, int(index.protocol), index.reqid or _EVERY)
-        for group in reversed(self._filed.get(key, {}).values()):
+        for group in reversed(self._filed.get(_filed_under(index), {}).values()):
             for sa in group.values() if is_oldest else reversed(group.values()):
                 if sa.agreement.index.mode in (Mode.ANY, index.mode) and fits(sa):
                     return sa
         return None
+
+
+def _filed_under(index: SaIndex) -> _Key:
+    return index.src, index.dst, int(index.protocol), index.reqid or _EVERY
 
 
 def _is_to(sa: Association, port: int) -> bool:

@@ -1,6 +1,7 @@
 """Two hosts as network namespaces joined by a veth, made by the test and removed by it; their names have our pid in them."""
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -19,6 +20,16 @@ def why_not() -> str:
 
 def ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
+
+
+def pings(count: int = 3) -> tuple[str, ...]:
+    """Options of ping(8): until so many are answered. With -W it would leave two round trips after the last: early, on a busy machine."""
+    return "-n", "-c", str(count), "-i", "0.05", "-w", "30"
+
+
+def are_answered(said: str, count: int = 3) -> bool:
+    """Whether ping(8) says that its first ones are; when answers are late, it has sent more meanwhile."""
+    return [int(number) for number in re.findall(r"icmp_seq=(\d+) ttl", said)] == list(range(1, count + 1))
 
 
 @contextmanager

@@ -230,3 +230,15 @@ def test_a_peer_that_moved_and_was_rekeyed_is_still_one_peer() -> None:
     host.delivered(natted(old.forwarded(datagram(A, B, 20, 1111, 7)), 40003))
     host.delivered(natted(new.forwarded(datagram(A, B, 20, 1111, 7)), 40003))
     assert to(host.forwarded(datagram(B, NAT, 20, 7, 1111))) == (NAT, 40003)
+
+
+@pytest.mark.covers("M12")
+def test_a_policy_that_names_one_peers_sas_asks_nobody_whose_a_flow_is() -> None:
+    """Two peers with one address, each with a request id, and a policy for each: they say where a packet goes."""
+    sas = "".join(pair(number, f"198.51.100.7[{40000 + number}]", "transport", f"-u {number}") for number in (1, 2))
+    policies = "".join(
+        f"spdadd 192.0.2.2[{number}] 198.51.100.7 udp -P out ipsec esp/transport//unique:{number};" for number in (1, 2)
+    )
+    host = Host(policies + sas)
+    for number in (1, 2):
+        assert spoke(host.forwarded(datagram(B, NAT, 20, number, 7))) == number
