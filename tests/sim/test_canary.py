@@ -9,6 +9,7 @@ from koura.sadb.association import Association
 from koura.sadb.replay import Window
 from koura.sim.checks import Broken
 from koura.sim.run import run
+from koura.stack.keymanagement import KeyManagement
 from koura.stats.counters import Counters
 from koura.traffic.inbound import Inbound
 from koura.traffic.outbound import Outbound
@@ -89,3 +90,9 @@ def test_an_inbound_check_that_lets_altered_packets_through_is_noticed(monkeypat
 def test_a_rekey_that_loses_what_is_under_way_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SaRequests, "_is_replaced", lambda *_: False)
     assert "nosa" in first_failure()
+
+
+def test_a_stack_that_follows_nobody_behind_a_nat_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Key managers are told all the same: they must not make good for a window's SAs what the stack leaves undone."""
+    monkeypatch.setattr(KeyManagement, "_of_peer", lambda *_: [])
+    assert "no mapping" in first_failure()

@@ -7,6 +7,10 @@ setkey text through PF_KEY, everything it knows came in messages.
     receiver: getspi (if the plan says so)     sender: add     receiver: update, or add     later: delete, delete
 
 IPComp SAs carry no keys and are never renewed.
+
+An SA without a window follows no peer behind a NAT: a replayed packet would take its traffic anywhere (RFC 7296 §2.23). Where a plan has
+such SAs, X_NAT_T_NEW_MAPPING makes the key manager ask its peer, in messages that cannot be replayed, and the SAs go where those came
+from. Elsewhere it does not listen: the stack has to follow by itself.
 """
 
 from collections.abc import Callable
@@ -17,7 +21,7 @@ from koura.errors import Bug
 from koura.moment import NS_PER_S
 from koura.notices import PeerMoved
 from koura.pfkey import extensions as x
-from koura.pfkey.dialect import FREEBSD
+from koura.pfkey.dialect import FREEBSD, LINUX
 from koura.pfkey.message import Message
 from koura.pfkey.numbers import Ext, SaType, Type
 from koura.setkey.parse import parse
@@ -30,6 +34,7 @@ from koura.sim.world import Box
 
 GRACE_NS = 300 * MILLISECOND_NS  # shorter than what is left of a lifetime at its soft limit: nothing is sent on an SA to its last moment
 DRAIN_NS = 2 * NS_PER_S
+ASKED_NS = 50 * MILLISECOND_NS  # a question and its answer between key managers
 GRANT_BLOCK = 50
 _SATYPES = {"esp": SaType.ESP, "ah": SaType.AH, "ipcomp": SaType.IPCOMP}
 
@@ -57,6 +62,8 @@ class KeyManager:
         for node in (scene.a, scene.b):
             for satype in (SaType.ESP, SaType.AH, SaType.IPCOMP):
                 self._ask(node, Message(Type.REGISTER, satype, pid=1))
+        needs_word = scene.nat is not None and not all(step.window_packets for step in scene.plan.steps)
+        self._mappings = self._listen() if needs_word else None
         scene.world.watch_step.append(self._look)
 
     # -- what is asked of it -------------------------------------------------------------------------------------------
@@ -92,6 +99,15 @@ class KeyManager:
 
     # -- listening -----------------------------------------------------------------------------------------------------
 
+    def _listen(self) -> int:
+        """A socket of b's for what FreeBSD's dialect has no message for: that a peer's packets come from another port."""
+        node, world = self._scene.b, self._scene.world
+        socket = node.open_key_socket(world.at, "linux")
+        answered, _ = node.control(socket, Message(Type.REGISTER, SaType.ESP, pid=1).write(LINUX), world.at)
+        if answered.errno:
+            raise Bug(f"{node.name} refused to register: errno {answered.errno}, {answered.why}")
+        return socket
+
     def _look(self, box: Box) -> None:
         """Read what came for us, and let the ledger answer."""
         if not isinstance(box, Node) or box.name not in self._sockets:
@@ -101,9 +117,16 @@ class KeyManager:
             came, queue[:] = tuple(queue), ()
             for octets in came:
                 self._heard(box, Message.read(octets, FREEBSD))
+        if box is self._scene.b and self._mappings is not None:
+            self._hear_mappings(box.key_messages[self._mappings])
         if box.wanted and box.name not in self._granting:
             self._granting.add(box.name)
             self._scene.world.later(3 * MILLISECOND_NS, lambda: self._grant(box))
+
+    def _hear_mappings(self, queue: list[bytes]) -> None:
+        came, queue[:] = tuple(queue), ()
+        if any(Message.read(octets, LINUX).type == Type.X_NAT_T_NEW_MAPPING for octets in came):
+            self._scene.world.later(ASKED_NS, self._find_peer)
 
     def _grant(self, node: Node) -> None:
         self._granting.discard(node.name)
@@ -200,14 +223,19 @@ class KeyManager:
         return " ".join(word for word in said if word)
 
     def _words(self, node: Node, sender: Node, step: StepPlan) -> str:
-        """The beginning of a command. A NAT shows a key manager's own packets at the port where it shows everything by now."""
+        """The beginning of a command. The messages that negotiated it showed where the peer is."""
+        self._find_peer()
+        return " ".join((*self._scene.sa_ends(node, sender), step.protocol))
+
+    def _find_peer(self) -> None:
+        """A NAT shows a key manager's own packets at the port where it shows everything by now."""
         scene = self._scene
         if scene.nat is not None:
             old = scene.ports["a"]
             scene.ports["a"] = scene.nat.ports().get((BEHIND4, NATT_PORT), old)
             if scene.ports["a"] != old:
+                self._say(f"b: its peer is at port {scene.ports['a']} instead of {old}")
                 self._moved(old, scene.ports["a"])
-        return " ".join((*self._scene.sa_ends(node, sender), step.protocol))
 
     def _moved(self, old_port: int, port: int) -> None:
         """Our own packets came from elsewhere than the SAs say: those that are there follow. RFC 3947 §5.2."""

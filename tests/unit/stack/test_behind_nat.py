@@ -2,13 +2,16 @@
 
 import pytest
 
-from koura.notices import KeySocketOpened, LocalAddresses
+from koura.notices import KeySocketOpened, LocalAddresses, PeerMoved
 from koura.pfkey.dialect import LINUX
+from koura.pfkey.extensions import NatPort
 from koura.pfkey.message import Message
 from koura.pfkey.numbers import SaType, Type
 from koura.reasons import ESP_ICV, ESP_REPLAY, NATT_AMBIGUOUS, NATT_CONFLICT
+from koura.setkey.parse import parse
+from koura.setkey.run import messages
 from koura.traffic.latches import SILENT_S
-from koura.traffic.outcome import Deliver, Emit
+from koura.traffic.outcome import Deliver, Emit, ToKeySocket
 from koura.wire import icmp, ipv4, udp
 from tests.unit.stack.kit import Host, discards
 from tests.unit.traffic.kit import INNER_A, INNER_B, A, B, datagram
@@ -124,12 +127,16 @@ def test_of_two_peers_that_were_expected_in_one_place_each_takes_its_own_sas_alo
 # -- transport mode peers with one address -----------------------------------------------------------------------------
 
 
-def server() -> Host:
-    return Host(
+def server_of(*clients: int) -> str:
+    return (
         "spdadd 192.0.2.2 198.51.100.7 any -P out ipsec esp/transport//require;"
         "spdadd 198.51.100.7 192.0.2.2 any -P in ipsec esp/transport//require;"
-        + "".join(pair(number, f"198.51.100.7[{40000 + number}]", "transport") for number in (1, 2))
+        + "".join(pair(number, f"198.51.100.7[{40000 + number}]", "transport") for number in clients)
     )
+
+
+def server() -> Host:
+    return Host(server_of(1, 2))
 
 
 def echo(src: bytes, dst: bytes, kind: int, number: int) -> bytes:
@@ -182,6 +189,28 @@ def test_the_same_flow_of_another_client_ends_while_the_first_one_speaks() -> No
     host.setkey(f"delete 192.0.2.2 198.51.100.7 esp 0x2002; {other}")
     host.delivered(comes(1))
     assert spoke(host.forwarded(datagram(B, NAT, 20, 7, 1111))) == 1, "who has no SA any more has no flow"
+
+
+@pytest.mark.covers("M12")
+def test_without_a_window_a_key_manager_hears_of_the_new_port_and_what_it_says_moves_the_sas() -> None:
+    """A packet proves nothing where it may be a replay."""
+    host, one = Host(server_of(1).replace("-r 64", "-r 0")), client(1, "transport")
+    host.tune("net.koura.natt_roaming", 1)
+    host.stack.notice(KeySocketOpened(3, "linux", 0, True), host.at)
+    host.stack.control(3, Message(Type.REGISTER, SaType.ESP, 1).write(LINUX), host.at)
+    results = host.stack.inbound([natted(one.forwarded(datagram(A, B, 20, 1111, 7)), 41000)], host.at)
+    heard = [Message.read(event.octets, LINUX) for event in results.events if isinstance(event, ToKeySocket) and event.socket == 3]
+    assert [message.type for message in heard] == [Type.X_NAT_T_NEW_MAPPING]
+    ports = [part.port for part in heard[0].extensions if isinstance(part, NatPort)]
+    assert ports == [40001, 41000]
+    assert to(host.forwarded(datagram(B, NAT, 20, 7, 1111))) == (NAT, 40001)
+    host.notice(PeerMoved(NAT, ports[0], NAT, ports[1]))
+    assert to(host.forwarded(datagram(B, NAT, 20, 7, 1111))) == (NAT, 41000)
+    host.delivered(natted(one.forwarded(datagram(A, B, 20, 1111, 7)), 41000))
+    there = pair(1, "198.51.100.7[42000]", "transport").replace("-r 64", "-r 0").replace("add ", "update ")
+    for _, said in messages(parse(there, "a key manager")):
+        assert [host.stack.control(3, message.write(LINUX), host.at).refused for message in said] == [None]
+    assert to(host.forwarded(datagram(B, NAT, 20, 7, 1111))) == (NAT, 42000)
 
 
 # -- keepalives ----------------------------------------------------------------------------------------------------------
