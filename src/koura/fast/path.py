@@ -200,7 +200,7 @@ class FastPath:
         place, deadline = None, UNLIMITED
         if outcome.history:
             applied = outcome.history[0]
-            if applied.reqid in self._plane.tunnels:
+            if applied.reqid in self._plane.spd.tunnels:
                 return  # which interface it comes out of is not the engine's to say
             sa = self._plane.sadb.receiving(applied.dst, applied.protocol, applied.spi)
             place = self._place_of(sa) if sa is not None else None

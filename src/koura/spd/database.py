@@ -13,6 +13,7 @@ Not here: what is done with a match, levels and defaults (traffic), and PF_KEY's
 """
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -44,12 +45,14 @@ class _Space:
 class Database:
     """All policies of one stack. `limit`: how many at most, sockets' included (net.koura.limits.policies); beyond: ENOBUFS.
 
+    `tunnels`: the reqids of interfaces' policies, with how many hold each (whoever delivers their packets must ask which interface).
     `noted(entry)` hears of every entry that came or went: whoever keeps a copy of the database sets it.
     """
 
     def __init__(self, limit: int = 1_000_000) -> None:
         self.limit = limit
         self.generation = 0
+        self.tunnels: Counter[int] = Counter()
         self._spaces: dict[tuple[Direction, str], _Space] = {}
         self._by_id: dict[int, Entry] = {}
         self._sockets = SocketPolicies()
@@ -272,6 +275,8 @@ class Database:
             space = self._spaces[place] = _Space()
         space.by_selector[policy.selector] = entry
         space.classifier.add(policy.selector, entry)
+        if policy.interface:
+            self.tunnels.update(requirement.reqid for requirement in policy.requirements)
         self._names.add(entry)
         self._note_deadline(entry)
 
@@ -320,9 +325,17 @@ class Database:
         assert entry.policy.selector is not None
         del space.by_selector[entry.policy.selector]
         space.classifier.remove(entry.policy.selector)
+        if entry.policy.interface:
+            self._forget_tunnels(entry.policy)
         if not space.by_selector:
             del self._spaces[place]
         self._names.remove(entry)
+
+    def _forget_tunnels(self, policy: Policy) -> None:
+        for requirement in policy.requirements:
+            self.tunnels[requirement.reqid] -= 1
+            if not self.tunnels[requirement.reqid]:
+                del self.tunnels[requirement.reqid]
 
     def _ordered(self, direction: Direction, interfaces: Iterable[str]) -> list[Entry]:
         found: list[Entry] = []

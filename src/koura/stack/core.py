@@ -62,7 +62,6 @@ from koura.sadb.hot import Arena
 from koura.sadb.ledger import Ledger
 from koura.settings import Settings
 from koura.spd.database import Database as Spd
-from koura.spd.policy import Scope
 from koura.stack.keymanagement import KeyManagement
 from koura.stats.counters import Counters
 from koura.stats.report import Report
@@ -327,7 +326,6 @@ class Stack:
             case InterfacePolicies(name, index, policies):
                 # An interface's number stands where other policies have their priority, as in FreeBSD's messages.
                 gone, come = self.spd.of_interface(name, (replace(policy, priority=index) for policy in policies), at)
-                plane.tunnels = frozenset(r.reqid for one in self.spd.entries(Scope.INTERFACE) for r in one.policy.requirements)
                 for entries, is_added in ((gone, False), (come, True)):
                     for entry in entries:
                         self._deliver(self.server.tell.announce(entry, is_added))

@@ -74,7 +74,6 @@ class Plane:
     local: frozenset[bytes] | None = None
     bridged: tuple[Prefix, ...] | None = None  # a bump in the wire: what it protects besides `local`; None: no bump
     ports: frozenset[int] = frozenset((natt.PORT,))
-    tunnels: frozenset[int] = frozenset()  # reqids of virtual tunnel interfaces
     events: list[Event] = field(default_factory=list)
     latches: Latches = field(init=False)
     generation: int = 0  # moves with everything but policies and SAs that a flow's fate depends on

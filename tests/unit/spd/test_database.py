@@ -254,6 +254,23 @@ def test_interface_policies_are_apart() -> None:
     assert spd.remove(selector(), "ipsec0") is mine and not spd.has_policies(OUT)
 
 
+def test_the_reqids_of_interfaces_are_known_after_a_restart_too() -> None:
+    spd = Database()
+    owned = ipsec(selector(), Requirement(Protocol.ESP, Mode.TRANSPORT, level=Level.UNIQUE, reqid=100))
+    spd.add(owned, NOW)
+    assert not spd.tunnels, "a global policy's packets come out of no interface"
+    for name in ("ipsec0", "ipsec1"):
+        spd.add(replace(owned, scope=Scope.INTERFACE, interface=name), NOW)
+    after = Database()
+    after.resume(spd.entries(), spd.counts)
+    for each in (spd, after):
+        assert 100 in each.tunnels
+        each.remove(selector(), "ipsec0")
+        assert 100 in each.tunnels
+        each.remove(selector(), "ipsec1")
+        assert 100 not in each.tunnels
+
+
 def test_dump_order_is_inbound_then_outbound_then_forward() -> None:
     spd = Database()
     forward, outbound, inbound = (spd.add(policy(selector(direction)), NOW) for direction in (FWD, OUT, IN))
