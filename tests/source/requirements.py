@@ -1,7 +1,6 @@
 """The requirements, by number, in a line each. R: the ipsec(4) page of 2007. M: FreeBSD since. S: where Koura is better.
 
 Tests name them with `@pytest.mark.covers(...)`; tools/conformance.py turns both into docs/conformance.md.
-`LATER` lists those that need a live socket or interface, or a daemon, and are not due yet.
 """
 
 _TEXT = """
@@ -151,6 +150,3 @@ S45 every counter means something
 """
 
 NUMBERS: dict[str, str] = dict(line.split(" ", 1) for line in _TEXT.strip().splitlines())
-
-# Needs a live socket, interface or daemon: not due with the engine.
-LATER = frozenset("R47 R48 R49 M22 M37".split())
