@@ -289,6 +289,33 @@ def test_others_are_served_while_a_big_file_is_read(daemon: Running, conf: Path)
     assert len(key.dump(Type.DUMP)) == 2002
 
 
+def test_reload_says_what_it_changed_and_what_needs_a_restart(tmp_path: Path, conf: Path) -> None:
+    toml, other = tmp_path / "koura.toml", tmp_path / "other.conf"
+    toml.write_text('[daemon]\nfile = "setkey.conf"\n')
+    other.write_text(CONF + "spdadd 10.9.0.0/16 10.1.0.0/16 any -P in none;\n")
+
+    def koura(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "koura", *words, "--socket", str(tmp_path / "koura")]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+    with Running(tmp_path / "koura", "-q", "-c", str(toml)) as daemon:
+        tunables = '[sysctl]\n"net.inet.ipsec.dfbit" = 2\n[limits]\npolicies = 100\n'
+        toml.write_text(f'[daemon]\nfile = "other.conf"\nstate = "elsewhere"\n{tunables}')
+        done = koura("reload")
+        assert (done.returncode, "1 added, 0 removed, 4 unchanged" in done.stdout) == (0, True), done
+        assert "~ net.inet.ipsec.dfbit: 0 -> 2" in done.stdout
+        assert done.stderr == "koura reload: koura.toml has changed where only a restart applies it: daemon.state\n"
+        assert "only a restart applies it: daemon.state" in daemon.said
+        assert koura("sysctl", "-n", "net.inet.ipsec.dfbit").stdout == "2\n"
+        kill_engine(daemon)
+        assert koura("sysctl", "-n", "net.koura.limits.policies").stdout == "100\n"
+        toml.write_text('[daemon]\nfile = "other.conf"\n[limits]\npolicies = 1\n')
+        done = koura("reload")
+        assert done.returncode == 1
+        assert "other.conf:6:1: 1 policies are the limit" in done.stderr
+        assert koura("sysctl", "-n", "net.inet.ipsec.dfbit").stdout == "2\n", "all of it or nothing"
+
+
 def reload(daemon: Running) -> None:
     """SIGHUP, and wait until what it does is done: another load in the same queue, which changes nothing, comes after it."""
     daemon.signal(signal.SIGHUP)

@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "setkey": "setkey",
     "up": "up",
     "down": "down",
+    "reload": "reload",
     "sysctl": "sysctl",
     "stat": "stat",
     "capture": "capture",

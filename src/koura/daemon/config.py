@@ -129,6 +129,8 @@ class Config:
     tunnels: tuple[TunnelConfig, ...] = ()
     bumps: tuple[BumpConfig, ...] = ()
     source: Path | None = None  # koura.toml, to be read again
+    options: tuple[str, ...] = ()  # NAME=VALUE of the command line, which win over the file
+    written: "Config | None" = None  # what the file alone says, `options` included
 
     @property
     def pfkey(self) -> Path:

@@ -47,12 +47,8 @@ def read_file(directory: Path, path: Path, more: tuple[str, ...] = (), *, has_sc
     _place(found.made, path.parent)
     found.wrongs += _machine(found, has_scripts=has_scripts)
     _refuse(found)
-    return replace(_config(directory, found, more), source=path)
-
-
-def again(config: Config) -> Config:
-    """The file of this configuration as it is now. Raises BadConfig."""
-    return config if config.source is None else read_file(config.directory, config.source, has_scripts=True)
+    written = replace(_config(directory, found, more), source=path, options=more)
+    return replace(written, written=written)
 
 
 def tunnel(said: Mapping[str, Any]) -> TunnelConfig:

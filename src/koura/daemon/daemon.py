@@ -18,7 +18,7 @@ import koura
 from koura import control
 from koura.client import place
 from koura.control import Value
-from koura.daemon import admin, clients, closed, configfile, harden, house, ledger, scripts
+from koura.daemon import admin, clients, closed, harden, house, ledger, reload, scripts
 from koura.daemon.admin import Admin, Asked
 from koura.daemon.bumps import Bumps
 from koura.daemon.clients import Client, Opened
@@ -31,6 +31,7 @@ from koura.daemon.keeper import Keeper, log
 from koura.daemon.network import Network, NoNetwork
 from koura.daemon.notify import Notifier
 from koura.daemon.peer import Credentials, Peer
+from koura.daemon.reload import Fresh
 from koura.daemon.rootless import Rootless
 from koura.daemon.tenant import Tenant
 from koura.daemon.tunnels import Tunnels
@@ -151,18 +152,19 @@ class Daemon:
     def _engine_ready(self) -> None:
         """The first engine loads the file; others find it loaded."""
         if not self._is_up:
-            self._load(self._loaded_first)
+            self._load(Fresh(self._config), self._loaded_first)
 
-    def _load(self, done: Callable[[Mapping[str, Value]], None]) -> None:
-        if not self._config.files:
+    def _load(self, fresh: Fresh, done: Callable[[Mapping[str, Value]], None]) -> None:
+        if not fresh.config.files and not self._config.files and not fresh.tunables:
             done(control.accepted(diff=[], added=0, removed=0, unchanged=0))
             return
         try:
-            texts = [[str(file), scripts.text(file)] for file in self._config.files]
+            texts = [[str(file), scripts.text(file)] for file in fresh.config.files]
         except Refused as error:
             done(control.refused(error))
             return
-        self._keeper.call({"do": "load", "scripts": texts}, lambda parts: done(_whole(parts)))
+        asked: dict[str, object] = {"do": "load", "scripts": texts, "tunables": fresh.tunables}
+        self._keeper.call(asked, lambda parts: done(reload.whole(parts)))
 
     def _loaded_first(self, reply: Mapping[str, Value]) -> None:
         if reply.get("ok") is not True:
@@ -231,8 +233,8 @@ class Daemon:
         if not self._is_up:
             return
         try:
-            tunnels = configfile.again(self._config).tunnels
-        except BadConfig as error:
+            fresh = reload.read(self._config)
+        except (BadConfig, Refused) as error:
             log(syslog.LOG_ERR, f"reload refused, nothing has changed: {error}")
             done(control.refused(Refused(Errno.EINVAL, str(error))))
             return
@@ -240,14 +242,18 @@ class Daemon:
 
         def loaded(reply: Mapping[str, Value]) -> None:
             self._notifier.tell("READY=1")
-            if reply.get("ok") is True:
-                self._sync_tunnels(tunnels)
-                self._remember()
             if reply.get("ok") is not True:
                 log(syslog.LOG_ERR, f"reload refused, nothing has changed: {reply['why']}")
-            done(reply)
+                done(reply)
+                return
+            self._config = fresh.config
+            self._sync_tunnels(fresh.config.tunnels)
+            self._remember()
+            if fresh.restart:
+                log(syslog.LOG_WARNING, reload.sentence(fresh.restart))
+            done({**reply, "restart": list(fresh.restart)})
 
-        self._load(loaded)
+        self._load(fresh, loaded)
 
     def _remember(self) -> None:
         """What the file protects, for a start that will be refused."""
@@ -327,7 +333,7 @@ class Daemon:
             connection.reply([control.accepted(pid=os.getpid())])
             self._down()
         elif name == "reload":
-            self._reload(lambda reply: connection.reply_written([control.write(part) for part in _parted(reply)]))
+            self._reload(lambda reply: connection.reply_written([control.write(part) for part in reload.parted(reply)]))
         else:
             if name in ("socket-policy", "socket-where", "encapsulation"):
                 connection.sockets[int(str(arguments["socket"]))] = None
@@ -374,21 +380,3 @@ class Daemon:
     def _is_ours(self, who: Credentials) -> bool:
         return who.uid in (0, os.geteuid())
 
-
-def _parted(reply: Mapping[str, Value]) -> list[Mapping[str, Value]]:
-    """A reply as several, if its diff is long; the opposite of `_whole`."""
-    diff = reply.get("diff")
-    if not isinstance(diff, list):
-        return [reply]
-    return list(control.split("diff", diff, **{key: value for key, value in reply.items() if key not in ("ok", "diff")}))
-
-
-def _whole(parts: tuple[bytes, ...]) -> Mapping[str, Value]:
-    """A reply in parts as one."""
-    found: dict[str, Value] = {}
-    for part in parts:
-        for key, value in control.read(part).items():
-            before = found.get(key)
-            found[key] = before + value if isinstance(before, list) and isinstance(value, list) else value
-    found.pop("more", None)
-    return found

@@ -1,6 +1,7 @@
 """The configuration file: a setkey script that is made true as a whole, or not at all; loading it again changes only what differs.
 
-1. The script runs on an empty stack of its own, with the tunables of the real one. A command that is refused there refuses the file.
+1. The script runs on an empty stack of its own, with the tunables of the real one, or those that are set with it. A command that is
+   refused there refuses the file.
 2. What came of it is held against the real databases: added, removed (an earlier load had it), unchanged.
 3. What somebody else has under the same SPI or selector, and otherwise, refuses the file. Limits are looked at.
 4. Only then anything changes; from here on nothing can be refused.
@@ -35,10 +36,12 @@ from koura.spd import language
 from koura.spd.entry import Entry
 from koura.spd.policy import MAX_MANUAL_REQID, Level, Policy, Requirement
 from koura.stack import Stack
+from koura.sysctl import tree
 from koura.traffic.outcome import Event, ToKeySocket
 
 KEY = b"site"
 _SOCKET = 1
+Tunables = Sequence[tuple[str, str]]  # names and values
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,18 +103,25 @@ class Site:
         """
         return whole(self.loading(scripts, lambda: at, is_trial=is_trial))
 
-    def loading(self, scripts: Sequence[tuple[str, str]], now: Callable[[], Moment], *, is_trial: bool = False) -> Slices[Diff]:
-        """The same in slices."""
+    def loading(
+        self, scripts: Sequence[tuple[str, str]], now: Callable[[], Moment], tunables: Tunables = (), *, is_trial: bool = False
+    ) -> Slices[Diff]:
+        """The same in slices. tunables: set at the same moment; the scripts are tried with them."""
         settings = None
         while settings is not self._stack.settings:
             settings = self._stack.settings
-            wanted = yield from self._run(scripts, settings, now())
+            changes = tree.set_values(settings, tunables)
+            wanted = yield from self._run(scripts, changes[-1].settings if changes else settings, now())
         at = now()
         plan = _Plan()
         self._plan_sas(plan, list(wanted.sadb))
         self._plan_policies(plan, sorted(wanted.spd.entries(), key=lambda entry: entry.id))
         self._check_limits(plan, wanted)
         if not is_trial:
+            for change in changes:
+                self._stack.tune(change.names[0], change.new)
+                if change.old != change.new:  # a person may have set it already
+                    plan.diff.lines.append(f"~ {change.names[0]}: {change.old} -> {change.new}")
             self._do(plan, at)
         return plan.diff
 
@@ -205,7 +215,7 @@ class Site:
         plan.diff.unchanged += len(plan.keep_policies)
 
     def _check_limits(self, plan: _Plan, wanted: Stack) -> None:
-        stack, limits = self._stack, self._stack.settings.limits
+        stack, limits = self._stack, wanted.settings.limits
         if len(stack.sadb) - len(plan.drop_sas) + len(plan.add_sas) > limits.associations:
             raise Refused(Errno.ENOBUFS, f"more than {limits.associations} SAs (net.koura.limits.associations)")
         if len(stack.spd) - len(plan.drop_policies) + len(plan.add_policies) > limits.policies:

@@ -64,7 +64,9 @@ class Verbs:
         """The configuration file: like `do`, in slices."""
         scripts = asked.get("scripts") or [[asked.get("file", ""), asked.get("text", "")]]
         try:
-            diff = yield from self._site.loading([(name, text) for name, text in scripts], now, is_trial=asked.get("check", False))
+            tunables = [(name, value) for name, value in asked.get("tunables", ())]
+            named = [(name, text) for name, text in scripts]
+            diff = yield from self._site.loading(named, now, tunables, is_trial=asked.get("check", False))
         except Refused as error:
             return [control.write(control.refused(error))], []
         except Malformed as error:

@@ -6,6 +6,7 @@ whoever has them is asked (`Counters`). Who may set anything is the control sock
 
 import dataclasses
 import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -140,6 +141,24 @@ def set_value(settings: Settings, name: str, text: str, counters: Counters | Non
         settings = _put(settings, BY_NAME[each].where, number * node.scale)
     _check_rule(settings, node)
     return Change(settings, names, old, str(number), remark)
+
+
+def set_values(settings: Settings, wanted: Iterable[tuple[str, str]]) -> tuple[Change, ...]:
+    """Several names at once, in an order in which they can be set where they bound one another. Raises Refused as `set_value`."""
+    left, done = list(wanted), list[Change]()
+    while left:
+        later: list[tuple[str, str]] = []
+        refused: Refused | None = None
+        for name, text in left:
+            try:
+                done.append(set_value(done[-1].settings if done else settings, name, text))
+            except Refused as error:
+                later.append((name, text))
+                refused = refused or error
+        if refused is not None and len(later) == len(left):
+            raise refused
+        left = later
+    return tuple(done)
 
 
 def _node(name: str) -> Node:

@@ -61,4 +61,5 @@ def test_the_unit_starts_what_there_is() -> None:
     context = up.command.make_context("koura up", arguments)
     assert context.params["files"] == (Path("/etc/koura/setkey.conf"),)
     assert service["RestartPreventExitStatus"].split() == ["64", "65", "77"], "trying again helps with none of these"
+    assert service["StateDirectory"] == "koura", "ProtectSystem=strict leaves /var/lib read-only: the ledger could not be written"
     assert "network-pre.target" in unit["Unit"]["Before"].split(), "the policies stand before there is a network"

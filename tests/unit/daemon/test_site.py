@@ -5,12 +5,13 @@ from collections.abc import Callable
 
 import pytest
 
-from koura.daemon.site import Diff
+from koura.daemon.site import Diff, Tunables
 from koura.errors import Errno, Refused
 from koura.moment import Moment
 from koura.pfkey.dialect import FREEBSD
 from koura.pfkey.message import Message
 from koura.pfkey.numbers import Type
+from koura.slices import whole
 from koura.traffic.outcome import ToKeySocket
 from tests.unit.daemon.kit import Engine
 
@@ -65,6 +66,47 @@ def test_other_keys_are_another_sa() -> None:
     assert load(engine, sa(0x1000, OTHER)) == (1, 1, 0)
     (only,) = engine.stack.sadb
     assert only.agreement.encryption_key.reveal().hex() == OTHER[2:]
+
+
+WEAK = "add 10.0.0.1 10.0.0.2 ah 0x2000 -A hmac-md5 0x" + "11" * 16 + ";\n"
+ALLOWED = (("net.koura.weak_crypto", "1"), ("net.inet.ipsec.dfbit", "2"))
+
+
+def loaded_with(engine: Engine, text: str, tunables: Tunables) -> Diff:
+    diff = whole(engine.site.loading([("site.conf", text)], lambda: engine.at, tunables))
+    engine.keep()
+    return diff
+
+
+def test_tunables_are_set_with_the_file_or_not_at_all() -> None:
+    engine = Engine()
+    engine.stack.tune("net.koura.weak_crypto", "0")
+    with pytest.raises(Refused):
+        loaded_with(engine, WEAK, ALLOWED[1:])
+    assert engine.stack.read("net.inet.ipsec.dfbit") == "0"
+    with pytest.raises(Refused):
+        loaded_with(engine, "nonsense;", ALLOWED)
+    assert engine.stack.read("net.koura.weak_crypto") == "0"
+    diff = loaded_with(engine, WEAK, ALLOWED)
+    assert (diff.added, [line for line in diff.lines if "net." in line]) == (
+        1, ["~ net.koura.weak_crypto: 0 -> 1", "~ net.inet.ipsec.dfbit: 0 -> 2"],
+    )  # fmt: skip
+    assert engine.stack.read("net.inet.ipsec.dfbit") == "2"
+
+
+def test_tunables_that_bound_one_another_come_in_any_order() -> None:
+    engine = Engine()
+    wanted = (("net.key.spi_minval", str(0x2000_0000)), ("net.key.spi_maxval", str(0x3000_0000)))
+    loaded_with(engine, "", wanted)
+    assert engine.stack.read("net.key.spi_minval") == str(0x2000_0000)
+
+
+def test_a_limit_that_comes_with_the_file_is_the_one_that_counts() -> None:
+    engine = Engine()
+    load(engine, sa(0x1000))
+    with pytest.raises(Refused, match="1 SAs: the limit is reached"):
+        loaded_with(engine, sa(0x1000) + sa(0x1001), (("net.koura.limits.associations", "1"),))
+    assert len(engine.stack.sadb) == 1
 
 
 def test_policies_stand_in_the_order_of_the_file() -> None:

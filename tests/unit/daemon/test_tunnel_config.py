@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from koura.daemon import configfile
+from koura.daemon import configfile, reload
 from koura.daemon.config import BadConfig, BumpConfig, Config, EncConfig, RootlessConfig, TunnelConfig
 
 TUNNEL = '[host]\n[[tunnel]]\nname = "ipsec0"\nreqid = 100\nlocal = "192.0.2.1"\nremote = "192.0.2.2"\n'
@@ -61,13 +61,13 @@ def test_what_is_wrong_is_said_with_its_place(text: str, said: str) -> None:
 def test_the_file_is_read_again_for_its_tunnels(tmp_path: Path) -> None:
     path = tmp_path / "koura.toml"
     path.write_text(TUNNEL)
-    config = Config(tmp_path, source=path)
-    assert [one.name for one in configfile.again(config).tunnels] == ["ipsec0"]
+    config = configfile.read_file(tmp_path, path)
+    assert [one.name for one in reload.read(config).config.tunnels] == ["ipsec0"]
     path.write_text("[host]\n")
-    assert configfile.again(config).tunnels == ()
+    assert reload.read(config).config.tunnels == ()
     path.unlink()
     with pytest.raises(BadConfig):
-        configfile.again(config)
+        reload.read(config)
 
 
 BUMP = '[[bump]]\ninside = "eth1"\noutside = "eth0"\n'
