@@ -95,6 +95,18 @@ def _tshark(path: Path, *words: str) -> list[str]:
 
 
 @pytest.mark.covers("R10")
+def test_a_capture_without_promiscuous_mode_is_seen_too(site: Site) -> None:
+    """It begins to see packets when it has been found, and while no one looks nothing is shown."""
+    with site.beside(site.words("tcpdump", "-p", "-l", "-ni", "enc0", "-c", "3"), "listening on") as tcpdump:
+        words = site.words("ping", "-i", "0.1", "-w", "60", "-I", "10.77.1.1", "10.77.2.1")
+        with subprocess.Popen(words, stdout=subprocess.DEVNULL) as ping:
+            tcpdump.wait(PATIENCE_S)
+            ping.terminate()
+        assert tcpdump.stdout is not None
+        assert "10.77.1.1 > 10.77.2.1: ICMP echo request" in tcpdump.stdout.read()
+
+
+@pytest.mark.covers("R10")
 def test_tcpdump_sees_the_clear_packets_on_enc0_and_the_host_gets_none_of_them(site: Site) -> None:
     """FreeBSD's masks: out before and after the outer header, in before it comes off."""
     path = site.folder / "enc0.pcap"

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from koura.client.control import Control
+from koura.client.control import Control, Unreachable
 from koura.enc import tap
 
 HEAD = struct.Struct(">QBBHIIQI")
@@ -46,12 +46,14 @@ class Tap:
     """One subscription, for as long as it is open. `lost`: how many records did not fit so far."""
 
     def __init__(self, control: Control) -> None:
-        """Raises Refused, Unreachable."""
+        """It sees every packet that comes after this has returned. Raises Refused, Unreachable."""
         self._end, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_OCTETS)
         self.lost = 0
         with theirs:
             control.ask("capture", theirs.fileno())
+        if not self._end.recv(_LARGEST_OCTETS):  # the engine's first word: it has begun
+            raise Unreachable(f"the engine in {control.directory} ended")
 
     def fileno(self) -> int:
         return self._end.fileno()

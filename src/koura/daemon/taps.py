@@ -5,7 +5,8 @@ A capture is one end of a SOCK_SEQPACKET pair that a client made. Each datagram 
     0        8      9      10         12         16         20          28        32
     | at_ns  | kind | way  | stage    | SPI      | flags    | link      | lost    | packet      big-endian; at_ns since 1970
 
-kind: SHOWN at enc(4), or WIRE, as it came or left. link: the same number for all that is one packet: its clear forms and its wire form.
+kind: BEGUN, once, without a packet: from here on everything is shown; SHOWN at enc(4), or WIRE, as it came or left. link: the same number
+for all that is one packet: its clear forms and its wire form.
 lost: how many before it did not fit. Nobody is waited for.
 """
 
@@ -22,7 +23,7 @@ from koura.host.loop import Loop
 from koura.stack import Stack
 from koura.traffic.outcome import Deliver, Event, Forward, Outcome, Released, Tapped
 
-SHOWN, WIRE = 0, 1
+SHOWN, WIRE, BEGUN = 0, 1, 2
 BUFFER_OCTETS = 4 << 20
 
 
@@ -57,6 +58,10 @@ class Taps:
         self._captures.append(capture)
         self._loop.watch(end.fileno(), lambda _events: self._gone(capture))
         self._changed()
+        try:
+            end.send(HEAD.pack(time.time_ns(), BEGUN, False, 0, 0, 0, 0, 0))
+        except OSError:
+            self._gone(capture)  # who asked has gone already
 
     def interface(self, name: str, tun: int, sender: int) -> None:
         """enc0 is there."""

@@ -3,8 +3,8 @@
     engine --AF_PACKET--> enc0 (a TUN) --> its reader, who discards
 
 A packet is sent *out* of the interface: there captures see it, and behind it is nothing. (Written into the TUN's descriptor it would
-be injected into the host.) The link type is RAW: packets begin with their IP header. `watched` says whether anybody looks: captures
-make an interface promiscuous unless they are told not to (tcpdump -p).
+be injected into the host.) The link type is RAW: packets begin with their IP header. Whether anybody looks: captures make an interface
+promiscuous, which the kernel tells at once; one that does not (tcpdump -p) is found in its list of packet sockets when that is read.
 """
 
 import os
@@ -19,6 +19,8 @@ MTU_OCTETS = 65535
 ETH_P_ALL, ETH_P_IP, ETH_P_IPV6 = 0x0003, 0x0800, 0x86DD
 _DISCARD_BURST = 64
 _RTMGRP_LINK = 1
+PACKET_SOCKETS = Path("/proc/net/packet")
+_PROTOCOL, _INTERFACE = 3, 4  # columns
 
 
 def create(name: str) -> tuple[int, int]:
@@ -35,7 +37,7 @@ def create(name: str) -> tuple[int, int]:
 
 
 class Watch:
-    """Whether somebody captures there; readable when links change."""
+    """Whether somebody captures there; readable when links change. A capture without promiscuous mode tells nobody: ask now and then."""
 
     def __init__(self, name: str) -> None:
         self._netlink = IPRoute()
@@ -53,11 +55,24 @@ class Watch:
 
     def look(self) -> bool:
         links = self._netlink.get_links(self._index)
-        return bool(links and links[0].get_attr("IFLA_PROMISCUITY"))
+        return bool(links and links[0].get_attr("IFLA_PROMISCUITY")) or self.is_listened_to()
+
+    def is_listened_to(self) -> bool:
+        """Whether a packet socket gets what passes this interface."""
+        try:
+            return is_listened_to(self._index, PACKET_SOCKETS.read_text())
+        except OSError:
+            return False
 
     def close(self) -> None:
         self._watch.close()
         self._netlink.close()
+
+
+def is_listened_to(index: int, listed: str) -> bool:
+    """The same by the kernel's list. One that receives has a protocol, unlike the engine's own, which only sends."""
+    rows = (line.split() for line in listed.splitlines()[1:])
+    return any(len(row) > _INTERFACE and row[_INTERFACE] == str(index) and int(row[_PROTOCOL], 16) != 0 for row in rows)
 
 
 class Interface:
