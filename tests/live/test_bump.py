@@ -269,6 +269,48 @@ def test_nothing_passes_in_clear_whoever_dies(flooded: tuple[Line, Callable[[], 
     assert not _passes(made)
 
 
+def test_an_interface_that_goes_and_comes_back_is_taken_again(tmp_path: Path, path: str) -> None:
+    """First the inside's, then the outside's, and links that go down and up; what a new engine inherits is the same."""
+    with line("kw", tmp_path) as made:
+        furnish(made)
+        for number in (1, 2):
+            made.start(number, script(number - 1), environment=PATHS[path])
+        made.answers("192.0.2.2")
+        bump, (near, far) = made.bumps[0], CASES[5].pair
+        for side, host, name in (("in", made.a, "v0"), ("out", made.bumps[1], "out")):
+            ip("-n", bump, "link", "del", side)
+            made.until(lambda side=side: f"nothing passes: there is no interface {side};" in made.daemons[1].said, "it is missed")  # type: ignore[misc]
+            ip("-n", bump, "link", "add", side, "type", "veth", "peer", "name", name, "netns", host)
+            ip("-n", host, "link", "set", name, "up")
+            if host == made.a:
+                ip("-n", host, "addr", "add", "192.0.2.1/24", "dev", name)
+                ip("-n", host, "addr", "add", "192.0.2.31/24", "dev", name)
+                ip("-n", host, "route", "add", "10.77.2.0/24", "via", "192.0.2.2", "src", "10.77.1.1")
+            made.answers("192.0.2.2")
+            made.answers(far, "-I", near)
+        assert run(bump, "nft", "list", "chains", "netdev").count("type filter hook ingress") == 1
+        for each in (made.bumps[0], made.bumps[1]):
+            for state in ("down", "up"):
+                ip("-n", each, "link", "set", "out", state)
+        made.answers("192.0.2.2", "-s", "4000")
+        os.kill(_engine(made, 1), signal.SIGKILL)
+        made.answers("192.0.2.2", "-s", "4000")
+
+
+def test_one_that_comes_back_with_an_address_is_not_taken_before_it_has_gone(tmp_path: Path) -> None:
+    with line("kw", tmp_path, 1) as made:
+        made.start(1, "", environment=PATHS["reference"])
+        made.answers("192.0.2.2")
+        ip("-n", made.bumps[0], "link", "del", "in")
+        made.until(lambda: "there is no interface in" in made.daemons[1].said, "the interface is missed")
+        ip("-n", made.bumps[0], "link", "add", "new", "type", "veth", "peer", "name", "other")
+        ip("-n", made.bumps[0], "addr", "add", "192.0.2.77/24", "dev", "new")
+        ip("-n", made.bumps[0], "link", "set", "new", "name", "in")
+        made.until(lambda: "in has the address 192.0.2.77" in made.daemons[1].said, "the address is seen")
+        ip("-n", made.bumps[0], "addr", "flush", "dev", "in")
+        made.until(lambda: "NOARP" in run(made.bumps[0], "ip", "link", "show", "in"), "it is taken")
+
+
 def test_down_opens_what_a_killed_daemon_left_shut(tmp_path: Path) -> None:
     with line("kw", tmp_path, 1) as made:
         made.start(1, "").signal(signal.SIGKILL)

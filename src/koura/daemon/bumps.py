@@ -6,6 +6,7 @@ its protocols a table of nftables that drops what they receive. The sockets go t
 
 import os
 import socket
+import syslog
 
 from pyroute2 import IPRoute, NetlinkError
 
@@ -20,7 +21,8 @@ from koura.host.loop import Loop
 from koura.settings import Settings
 
 _LOCK = "\0koura bump "
-_AF_INET, _AF_INET6 = socket.AF_INET, socket.AF_INET6
+_GROUPS = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, IPV4_IFADDR, IPV6_IFADDR
+SETTLE_S = 0.05
 
 
 class Bumps(Network):
@@ -30,6 +32,9 @@ class Bumps(Network):
         super().__init__(loop, HostConfig(has_guard=False), settings, say, log)
         self._bumps = config
         self._locks: list[socket.socket] = []
+        self._watch: IPRoute | None = None
+        self._is_look_due = False
+        self._missing: dict[str, str] = {}  # sides whose interface is not there, and why
         self._table = f"{bridge.TABLE}-{config[0].outside}"
 
     @property
@@ -64,17 +69,67 @@ class Bumps(Network):
             self._unlock()
             raise
         self.ends = tuple(found)
+        self._watch = IPRoute()
+        self._watch.bind(groups=_GROUPS)
+        self._loop.watch(self._watch.fileno(), self._links_changed)
 
     def close(self, *, leaves_closed: bool = False) -> None:
         """`koura down`: the table goes; the interfaces stay up, with nothing between them."""
+        if self._watch is not None:
+            self._loop.forget(self._watch.fileno())
+            self._watch.close()
+            self._watch = None
         ends.close(self.ends)
         self.ends = ()
         if not leaves_closed and any(one.has_guard for one in self._bumps):
             try:
                 bridge.reopen(self._table)
             except NoGuard as error:
-                self._log(3, str(error))
+                self._log(syslog.LOG_ERR, str(error))
         self._unlock()
+
+    # -- interfaces that go, and come back -------------------------------------------------------------------------------
+
+    def _links_changed(self, _events: int) -> None:
+        """Many changes at once are one."""
+        assert self._watch is not None
+        self._watch.get()
+        if not self._is_look_due:
+            self._is_look_due = True
+            self._loop.after_s(SETTLE_S, self._look)
+
+    def _look(self) -> None:
+        """Each socket stands on the interface of its name: one that went is said to be missing, one that is there again is taken."""
+        self._is_look_due = False
+        for end in self.ends:
+            with socket.socket(fileno=os.dup(end.descriptor)) as side:
+                if bridge.stands_on(side):
+                    continue  # with a new name, perhaps; it is the same interface
+                self._note(end.name, self._take_again(end.name, side))
+
+    def _take_again(self, name: str, side: socket.socket) -> str:
+        """Why it cannot be had; "" if it is. The guard comes first, and a side that is refused stays shut."""
+        try:
+            check(name)
+            if any(one.has_guard for one in self._bumps):
+                bridge.shut(self._table, tuple(each for each in self._names if _is_there(each)))
+            bridge.quieten(name)
+            _raise(name)
+            bridge.bind(side, name)
+        except (OSError, NetlinkError, NoGuard) as error:
+            return _reason(error, name)
+        except NoNetwork as error:
+            return str(error)
+        return ""
+
+    def _note(self, name: str, missing: str) -> None:
+        """A line for the log, once."""
+        if missing and self._missing.get(name) != missing:
+            self._log(syslog.LOG_WARNING, f"nothing passes: {missing}; it is taken again when it can be")
+            self._missing[name] = missing
+        elif not missing:
+            self._missing.pop(name, None)
+            self._log(syslog.LOG_NOTICE, f"{name} is there again")
 
     def _unlock(self) -> None:
         for one in self._locks:
@@ -123,6 +178,11 @@ def check(name: str) -> None:
         mine = [text for text in addresses if text and not address.parse(text).startswith(b"\xfe\x80")]
         if mine:
             raise NoNetwork(f"{name} has the address {mine[0]}: an interface of a bump has none (ip addr flush dev {name})")
+
+
+def _is_there(name: str) -> bool:
+    with IPRoute() as netlink:
+        return bool(netlink.link_lookup(ifname=name))
 
 
 def _raise(name: str) -> None:

@@ -11,6 +11,7 @@ import fcntl
 import socket
 import struct
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,13 +44,23 @@ def open_side(name: str) -> socket.socket:
         widen(end, SO_SNDBUFFORCE, socket.SO_SNDBUF)
         for option in (PACKET_VNET_HDR, PACKET_AUXDATA, PACKET_IGNORE_OUTGOING):
             end.setsockopt(SOL_PACKET, option, 1)
-        index = socket.if_nametoindex(name)
-        end.setsockopt(SOL_PACKET, PACKET_ADD_MEMBERSHIP, _MEMBERSHIP.pack(index, PACKET_MR_PROMISC, 0))
-        end.bind((name, ETH_P_ALL))
+        bind(end, name)
     except OSError:
         end.close()
         raise
     return end
+
+
+def bind(end: socket.socket, name: str) -> None:
+    """Put the socket on an interface, also where the one it was on has gone: whoever has a copy of it goes along. Raises OSError."""
+    index = socket.if_nametoindex(name)
+    end.setsockopt(SOL_PACKET, PACKET_ADD_MEMBERSHIP, _MEMBERSHIP.pack(index, PACKET_MR_PROMISC, 0))
+    end.bind((name, ETH_P_ALL))
+
+
+def stands_on(end: socket.socket) -> str:
+    """The interface, by the name it has now; "" where it has gone."""
+    return str(end.getsockname()[0])
 
 
 def quieten(name: str) -> None:
@@ -99,14 +110,19 @@ class Frame:
 
 
 class Side:
-    """An open side. `mac`: its own link address."""
+    """An open side. `mac`: its own link address, as it was when it was looked at."""
 
     def __init__(self, name: str, end: socket.socket) -> None:
         self.name = name
         self.losses = Losses()
         self._end = end
-        hardware = _ask(end, SIOCGIFHWADDR, name)
-        self.mac = hardware[18:24]
+        self.mac = bytes(6)
+        self.look()
+
+    def look(self) -> None:
+        """The interface may have another address by now, or be another one of the same name; one that has gone keeps its own."""
+        with suppress(OSError):
+            self.mac = _ask(self._end, SIOCGIFHWADDR, stands_on(self._end))[18:24]
 
     def fileno(self) -> int:
         return self._end.fileno()
@@ -115,7 +131,7 @@ class Side:
     def mtu_octets(self) -> int:
         """As it is now; 0 where the interface has gone."""
         try:
-            (mtu,) = struct.unpack_from("i", _ask(self._end, SIOCGIFMTU, self.name), 16)
+            (mtu,) = struct.unpack_from("i", _ask(self._end, SIOCGIFMTU, stands_on(self._end)), 16)
         except OSError:
             return 0
         return int(mtu)

@@ -43,6 +43,7 @@ MOST_WAYS = 4096
 MOST_WAITING = 16  # packets for one neighbour that was asked for
 INSIDE, OUTSIDE = 0, 1
 _LOSSES = "unresolved"
+_GONE = "ENODEV"
 
 
 @dataclass(slots=True)
@@ -96,7 +97,10 @@ class Bump:
             self._stack.notice(Bridged(addresses, prefixes), self._clock.now())
 
     def measure(self) -> None:
-        """How large packets may be outside: the narrowest of all pairs."""
+        """How large packets may be outside: the narrowest of all pairs. And the sides' own addresses."""
+        for pair in self.pairs:
+            pair.inside.look()
+            pair.outside.look()
         sizes = [pair.outside.mtu_octets for pair in self.pairs]
         smallest = min((octets for octets in sizes if octets), default=0)
         if smallest and smallest != self._mtu:
@@ -242,6 +246,9 @@ class Bump:
         if outcome.history and self.watcher is not None and not self.watcher.lets_in(outcome):
             return
         packet, mtu = outcome.packet, way.pair.inside.mtu_octets
+        if not mtu:
+            way.pair.inside.losses.lose(_GONE)
+            return
         room = min(mtu, outcome.fragment_octets or mtu)
         if len(packet) <= room:
             self._put(way, INSIDE, came, packet)

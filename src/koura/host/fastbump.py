@@ -39,6 +39,7 @@ class FastBump(Bump):
         for pair in self.pairs:
             hands = self._hands.get(pair.inside.fileno())
             if hands is not None:
+                hands.set_own(tuple(sorted(pair.own)), pair.inside.mac, pair.outside.mac)
                 for number in (INSIDE, OUTSIDE):
                     hands.set_mtu(number, pair.side(number).mtu_octets)
 

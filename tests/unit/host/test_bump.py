@@ -51,6 +51,9 @@ class Paper(Side):
         self.sent: list[tuple[Link, int, bytes]] = []
         self.mtu = mtu
 
+    def look(self) -> None:
+        """It has its own address for ever."""
+
     @property
     def mtu_octets(self) -> int:
         return self.mtu
@@ -236,6 +239,14 @@ def test_an_opened_packet_that_may_not_be_cut_and_does_not_fit_inside_is_complai
 
 
 # -- where it goes ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_opened_while_the_interface_inside_is_gone_is_lost_and_counted() -> None:
+    one, other = both()
+    ((link, _, sealed),) = one.come(INSIDE, ping())
+    other.inside.mtu = 0
+    assert other.come(OUTSIDE, sealed, link) == []
+    assert other.inside.losses.lost == {"ENODEV": 1}
 
 
 def test_a_tunnel_packet_goes_to_the_neighbour_that_has_its_end_if_one_said_so() -> None:
