@@ -21,6 +21,7 @@ from koura.moment import NS_PER_S, Moment
 from koura.reasons import FRAG_ECN, FRAG_LIMIT, FRAG_MALFORMED, FRAG_OVERLAP, FRAG_TOO_BIG, Discarded
 from koura.settings import Limits
 from koura.wire import ipv4, ipv6
+from koura.wire.summary import Summary
 
 MAX_OCTETS = 65535
 UNIT = 8  # fragments are cut at multiples of 8 octets
@@ -156,6 +157,20 @@ class Reassembly:
         del self._datagrams[key]
         self._count -= len(pieces)
         return Whole(packet, max(len(piece.packet) for piece in pieces))
+
+
+def without_atomic(packet: bytes, summary: Summary) -> bytes:
+    """A whole packet as it is once put together: without the fragment header that an IPv6 one may have all the same (RFC 6946).
+
+    Linux sends such where a path's MTU is below 1280 octets. Raises Discarded(FRAG_*).
+    """
+    if summary.version == 4 or summary.is_fragment or summary.offset == ipv6.FIXED_OCTETS:
+        return packet
+    chain = ipv6.read_chain(packet[6], packet[ipv6.FIXED_OCTETS : summary.octets])
+    if all(extension.kind != ipv6.FRAGMENT for extension in chain.extensions):
+        return packet
+    piece = _read(packet[: summary.octets], ())
+    return _join(packet, piece.octets, piece.ecn)
 
 
 # -- reading and joining ---------------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ from koura.saindex import Direction, Mode, Pair, Protocol
 from koura.spd.entry import Entry
 from koura.spd.policy import Action
 from koura.spd.selector import Flow
-from koura.traffic import icmp, mss, tcpkeys, verify
+from koura.traffic import fragments, icmp, mss, tcpkeys, verify
 from koura.traffic.demultiplex import Found, Kind, associate, demultiplex
 from koura.traffic.flow import flow_of, is_neighbour_discovery
 from koura.traffic.hold import Holds, Waiting
@@ -139,6 +139,9 @@ class Inbound:
                 return _Clear(packet, summary, history, fragment_octets)
             if summary.protocol in _PROTECTING:
                 plane.tally.came(summary.protocol)
+                whole_octets = fragments.without_atomic(packet, summary)
+                if whole_octets is not packet:
+                    packet, summary = whole_octets, self._summarise(whole_octets)
             found = demultiplex(packet, summary, plane.ports, plane.sadb, plane.settings)
             if found.kind is Kind.IKE:
                 return Punt(packet, PUNTED_IKE) if plane.bridged is None else _Clear(packet, summary, history, fragment_octets)

@@ -19,6 +19,8 @@ _VLANS = frozenset((0x8100, 0x88A8, 0x9100))
 _PCAP = {b"\xa1\xb2\xc3\xd4": (">", 1000), b"\xd4\xc3\xb2\xa1": ("<", 1000), b"\xa1\xb2\x3c\x4d": (">", 1), b"\x4d\x3c\xb2\xa1": ("<", 1)}
 _SECTION, _INTERFACE, _PACKET_OLD, _SIMPLE, _ENHANCED = 0x0A0D0D0A, 1, 2, 3, 6
 LINKTYPES = _RAWS | {NULL, ETHERNET, LOOP, SLL, ENC, SLL2}  # those in whose frames `network` finds IP packets
+_LINKTYPE_MASK = 0xFFFF  # The upper half of pcap's word says how long the frames' check sequences are: IP's own length leaves them off.
+_PACKERS = {b"\x1f\x8b": "gzip", b"\x28\xb5": "zstd", b"\xfd\x37": "xz", b"\x42\x5a": "bzip2", b"\x04\x22": "lz4"}
 MAX_RECORD_OCTETS = 1 << 24
 
 
@@ -68,6 +70,8 @@ def read(file: Source) -> Iterator[Record]:
         yield from _read_pcap(source, *_PCAP[magic])
     elif magic == b"\x0a\x0d\x0d\x0a":
         yield from _read_pcapng(source)
+    elif packer := _PACKERS.get(magic[:2]):
+        raise Malformed("capture", f"it is compressed with {packer}: unpack it first")
     else:
         raise Malformed("capture", f"neither pcap nor pcapng: it begins with {magic.hex()}")
 
@@ -82,7 +86,7 @@ def _read_pcap(source: _Counted, order: str, unit_ns: int) -> Iterator[Record]:
         if kept > MAX_RECORD_OCTETS:
             raise Malformed("pcap", f"at octet {source.offset - 8}: a record of {kept} octets")
         data = source.take(kept, f"a record of {kept} octets")
-        yield Record(seconds * 1_000_000_000 + fraction * unit_ns, link & 0x0FFFFFFF, data, original, unit_ns < 1000)
+        yield Record(seconds * 1_000_000_000 + fraction * unit_ns, link & _LINKTYPE_MASK, data, original, unit_ns < 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,27 +102,27 @@ class _Interface:
 
 
 def _read_pcapng(source: _Counted) -> Iterator[Record]:
-    order, body = _section(source, first=True)
+    order = _section(source, first=True)
     interfaces: list[_Interface] = []
     while head := source.take(8, "a block's header", may_end=True):
         if head[:4] == b"\x0a\x0d\x0d\x0a":
-            order, body = _section(source, first=False, length=head[4:])
+            order = _section(source, first=False, length=head[4:])
             interfaces = []
             continue
         kind, length = struct.unpack(f"{order}II", head)
         if length < 12 or length % 4 or length > MAX_RECORD_OCTETS:
             raise Malformed("pcapng", f"at octet {source.offset - 4}: a block of {length} octets")
-        body = source.take(length - 8, f"a block of {length} octets")[:-4]
+        body = _body(source, order, length, f"a block of {length} octets")
         try:
             if kind == _INTERFACE:
                 interfaces.append(_read_interface(order, body))
             elif kind in (_ENHANCED, _SIMPLE, _PACKET_OLD):
                 yield _read_packet(order, kind, body, interfaces)
-        except (struct.error, IndexError) as fault:
+        except struct.error as fault:
             raise Malformed("pcapng", f"a block of type {kind} that ends at octet {source.offset} is too short") from fault
 
 
-def _section(source: _Counted, *, first: bool, length: bytes = b"") -> tuple[str, bytes]:
+def _section(source: _Counted, *, first: bool, length: bytes = b"") -> str:
     if first:
         length = source.take(4, "the section header")
     magic = source.take(4, "the section header")
@@ -128,7 +132,20 @@ def _section(source: _Counted, *, first: bool, length: bytes = b"") -> tuple[str
     octets = struct.unpack(f"{order}I", length)[0]
     if octets < 28 or octets % 4 or octets > MAX_RECORD_OCTETS:
         raise Malformed("pcapng", f"at octet {source.offset - 8}: a section header of {octets} octets")
-    return order, source.take(octets - 12, "the section header")
+    major, _ = struct.unpack(f"{order}HH", source.take(4, "the section header"))
+    if major != 1:
+        raise Malformed("pcapng", f"version {major}, only 1 is known")
+    _body(source, order, octets, "the section header", read=16)
+    return order
+
+
+def _body(source: _Counted, order: str, length: int, what: str, *, read: int = 8) -> bytes:
+    """The rest of a block of which `read` octets are read, without the length that stands once more at its end."""
+    octets = source.take(length - read, what)
+    (again,) = struct.unpack(f"{order}I", octets[-4:])
+    if again != length:
+        raise Malformed("pcapng", f"at octet {source.offset - 4}: {what} is {length} octets long at its beginning, {again} at its end")
+    return octets[:-4]
 
 
 def _read_interface(order: str, body: bytes) -> _Interface:
@@ -151,7 +168,7 @@ def _read_interface(order: str, body: bytes) -> _Interface:
 def _read_packet(order: str, kind: int, body: bytes, interfaces: list[_Interface]) -> Record:
     if kind == _SIMPLE:
         (original,) = struct.unpack_from(f"{order}I", body)
-        interface = interfaces[0]
+        interface = _the(interfaces, 0)
         kept = min(original, interface.snap_octets or original, len(body) - 4)
         return Record(0, interface.linktype, body[4 : 4 + kept], original)
     if kind == _ENHANCED:
@@ -160,8 +177,14 @@ def _read_packet(order: str, kind: int, body: bytes, interfaces: list[_Interface
         number, _, high, low, kept, original = struct.unpack_from(f"{order}HHIIII", body)
     if kept > len(body) - 20:
         raise Malformed("pcapng", f"a packet of {kept} octets in a block with {len(body) - 20}")
-    interface = interfaces[number]
+    interface = _the(interfaces, number)
     return Record(interface.ns(high << 32 | low), interface.linktype, body[20 : 20 + kept], original, interface.ticks_per_s > 1_000_000)
+
+
+def _the(interfaces: list[_Interface], number: int) -> _Interface:
+    if number >= len(interfaces):
+        raise Malformed("pcapng", f"a packet of interface {number}, of which no block told")
+    return interfaces[number]
 
 
 class Writer:

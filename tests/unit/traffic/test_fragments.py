@@ -8,8 +8,9 @@ import pytest
 from koura.moment import Moment
 from koura.reasons import FRAG_ECN, FRAG_LIMIT, FRAG_MALFORMED, FRAG_OVERLAP, FRAG_TOO_BIG, Discarded
 from koura.settings import Limits
-from koura.traffic.fragments import Reassembly, Whole, split
+from koura.traffic.fragments import Reassembly, Whole, split, without_atomic
 from koura.wire import ipv4, ipv6
+from koura.wire.summary import summarise
 
 AT = Moment.of_s(1000)
 LIMITS = Limits()
@@ -154,6 +155,19 @@ def test_an_ipv6_fragment_that_is_the_whole_is_returned_at_once() -> None:
     found = reassembly.add(piece6(0, bytes(9), False), AT, LIMITS)
     assert found is not None
     assert found.packet == ipv6.write(ipv6.Header(SRC6, DST6, 17), bytes(9))
+
+
+def test_a_whole_packet_loses_a_fragment_header_that_it_need_not_have() -> None:
+    atomic, header = piece6(0, bytes(9), False), ipv6.Header(SRC6, DST6, 17)
+    plain = ipv6.write(header, bytes(9))
+    assert without_atomic(atomic, summarise(atomic)) == plain
+    assert without_atomic(atomic + b"padding", summarise(atomic)) == plain
+    for packet in (plain, piece6(8, bytes(8), True), packet4(100)):
+        assert without_atomic(packet, summarise(packet)) is packet
+    empty = piece6(0, b"", False)
+    with pytest.raises(Discarded) as end:
+        without_atomic(empty, summarise(empty))
+    assert end.value.reason is FRAG_MALFORMED
 
 
 def test_time_is_up_in_the_order_the_datagrams_came() -> None:

@@ -68,6 +68,13 @@ def test_pcap_in_both_orders_and_resolutions(order: str, magic: int, unit: int) 
     assert found == [Record(at_ns // unit * unit, 101, octets, len(octets) + 7, unit == 1) for at_ns, octets in RECORDS]
 
 
+def test_pcap_says_beside_the_link_type_how_long_check_sequences_are() -> None:
+    frame = bytes(12) + b"\x08\x00" + PACKET + b"\1\2\3\4"
+    (record,) = read(pcap("<", 0xA1B2C3D4, 1000, (AT, frame), link=0x24000001))
+    assert record.linktype == capture.ETHERNET
+    assert capture.network(record.linktype, record.octets) == PACKET + b"\1\2\3\4"
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_pcapng_in_both_orders(order: str) -> None:
     ns = option(order, 9, b"\x09")
@@ -135,8 +142,14 @@ def test_every_octet_may_be_anything(name: str) -> None:
 @pytest.mark.parametrize(
     ("octets", "says"),
     [(b"", "magic number"), (b"GIF89a", "neither pcap nor pcapng"), (EMPTY[:4] + b"\3" + EMPTY[5:], "version 3"),
-     (EMPTY + struct.pack("<IIII", 0, 0, 1 << 30, 1), "a record of"), (section("<") + block("<", 6, bytes(20)), "too short"),
-     (section("<") + struct.pack("<II", 1, 8), "a block of 8"), (section("<")[:8] + bytes(20), "byte-order magic")],
+     (EMPTY + struct.pack("<IIII", 0, 0, 1 << 30, 1), "a record of"), (section("<") + block("<", 6, bytes(8)), "too short"),
+     (section("<") + struct.pack("<II", 1, 8), "a block of 8"), (section("<")[:8] + bytes(20), "byte-order magic"),
+     (section("<") + block("<", 6, bytes(20)), "interface 0, of which"), (section("<") + block("<", 3, bytes(8)), "interface 0, of which"),
+     (section("<") + interface("<") + enhanced("<", 0, PACKET, 7), "interface 7, of which"),
+     (section("<") + interface("<")[:-4] + struct.pack("<I", 24), "20 octets long at its beginning, 24 at its end"),
+     (section("<")[:-1] + b"\1", "28 octets long at its beginning"),
+     (block(">", 0x0A0D0D0A, struct.pack(">IHHq", 0x1A2B3C4D, 2, 0, -1)), "version 2"),
+     (b"\x1f\x8b\x08\0", "compressed with gzip: unpack"), (b"\x28\xb5\x2f\xfd", "compressed with zstd")],
 )  # fmt: skip
 def test_a_fault_says_what_and_where(octets: bytes, says: str) -> None:
     with pytest.raises(Malformed, match=says):
