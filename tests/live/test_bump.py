@@ -243,6 +243,15 @@ def _passes(made: Line) -> bool:
     return " 0% packet loss" in run(made.a, "ping", "-n", "-c", "1", "-W", "1", "192.0.2.2", check=False)
 
 
+def assert_is_given_back(bump: str) -> None:
+    """The interfaces are the kernel's own again."""
+    assert "koura" not in run(bump, "nft", "list", "tables", "netdev")
+    for side in ("in", "out"):
+        assert "NOARP" not in run(bump, "ip", "link", "show", side)
+    switches = [run(bump, "cat", f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6") for name in ("default", "in", "out")]
+    assert len(set(switches)) == 1
+
+
 def test_nothing_passes_in_clear_whoever_dies(flooded: tuple[Line, Callable[[], object]], tmp_path: Path) -> None:
     """Engine killed, keeper killed, down for a while, started again, under pings: on the wire only ESP, and nothing without an engine."""
     (made, end), file = flooded, tmp_path / "wire.pcap"
@@ -265,7 +274,7 @@ def test_nothing_passes_in_clear_whoever_dies(flooded: tuple[Line, Callable[[], 
         end()
     assert clear(file) == []
     assert made.daemons.pop(1).stop() == 0
-    assert "koura" not in run(made.bumps[0], "nft", "list", "tables", "netdev")
+    assert_is_given_back(made.bumps[0])
     assert not _passes(made)
 
 
@@ -319,7 +328,7 @@ def test_down_opens_what_a_killed_daemon_left_shut(tmp_path: Path) -> None:
         done = subprocess.run(words, check=False, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert "koura-bump-out" in done.stdout
-        assert "koura" not in run(made.bumps[0], "nft", "list", "tables", "netdev")
+        assert_is_given_back(made.bumps[0])
 
 
 _CHECK = """

@@ -1,6 +1,7 @@
 """`koura down`: stop the daemon, and come back when it is gone. Where none runs: take away what a killed one left in the network."""
 
 import click
+from pyroute2 import NetlinkError
 
 from koura.cli.engine import control, socket_option
 from koura.cli.main import FAILED, NO_PERMISSION, Failed
@@ -31,7 +32,7 @@ def _clean(why: str) -> None:
     """No daemon answers: TUN, routes, rules and guard may stand all the same."""
     try:
         found = (*network.clean(), *bumps.clean())
-    except (NoNetwork, NoGuard, OSError) as error:
+    except (NoNetwork, NoGuard, OSError, NetlinkError) as error:
         raise Failed(f"{why}; {error}", FAILED) from error
     if not found:
         raise Failed(why, FAILED)

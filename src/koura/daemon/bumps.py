@@ -7,6 +7,7 @@ its protocols a table of nftables that drops what they receive. The sockets go t
 import os
 import socket
 import syslog
+from collections.abc import Iterable
 
 from pyroute2 import IPRoute, NetlinkError
 
@@ -21,6 +22,7 @@ from koura.host.loop import Loop
 from koura.settings import Settings
 
 _LOCK = "\0koura bump "
+_IFF_NOARP = 0x80
 _GROUPS = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, IPV4_IFADDR, IPV6_IFADDR
 SETTLE_S = 0.05
 
@@ -74,18 +76,20 @@ class Bumps(Network):
         self._loop.watch(self._watch.fileno(), self._links_changed)
 
     def close(self, *, leaves_closed: bool = False) -> None:
-        """`koura down`: the table goes; the interfaces stay up, with nothing between them."""
+        """`koura down`: the table goes; the interfaces stay up, as the kernel's own again, with nothing between them."""
         if self._watch is not None:
             self._loop.forget(self._watch.fileno())
             self._watch.close()
             self._watch = None
         ends.close(self.ends)
         self.ends = ()
-        if not leaves_closed and any(one.has_guard for one in self._bumps):
-            try:
+        try:
+            if not leaves_closed and any(one.has_guard for one in self._bumps):
                 bridge.reopen(self._table)
-            except NoGuard as error:
-                self._log(syslog.LOG_ERR, str(error))
+            if not leaves_closed:
+                give_back(self._names)
+        except (OSError, NetlinkError, NoGuard) as error:
+            self._log(syslog.LOG_ERR, f"taking the bump down: {error}")
         self._unlock()
 
     # -- interfaces that go, and come back -------------------------------------------------------------------------------
@@ -185,24 +189,34 @@ def _is_there(name: str) -> bool:
         return bool(netlink.link_lookup(ifname=name))
 
 
+def give_back(names: Iterable[str]) -> None:
+    """Interfaces are the kernel's own again: with ARP and IPv6. Raises OSError, NetlinkError."""
+    with IPRoute() as netlink:
+        for name in names:
+            for index in netlink.link_lookup(ifname=name):
+                netlink.link("set", index=index, flags=0, change=_IFF_NOARP)
+                bridge.loosen(name)
+
+
 def _raise(name: str) -> None:
     """Up, without ARP of the kernel's. Raises NetlinkError."""
-    noarp = 0x80
     with IPRoute() as netlink:
         index = netlink.link_lookup(ifname=name)[0]
-        netlink.link("set", index=index, flags=noarp, change=noarp)
+        netlink.link("set", index=index, flags=_IFF_NOARP, change=_IFF_NOARP)
         netlink.link("set", index=index, state="up")
 
 
 def clean() -> tuple[str, ...]:
-    """Take away the tables of daemons that were killed; which. Raises NoGuard."""
+    """Take away the tables of daemons that were killed; which. Raises NoGuard, OSError, NetlinkError."""
     found = []
     for table in bridge.standing():
         try:
             lock(table.removeprefix(f"{bridge.TABLE}-")).close()
         except NoNetwork:
             continue  # its daemon lives
+        names = bridge.devices(table)
         bridge.reopen(table)
+        give_back(names)
         found.append(table)
     return tuple(found)
 

@@ -95,7 +95,7 @@ def open_host(interface: str, ports: tuple[int, ...], mark: int) -> tuple[End, .
             found.append(End(whole, whole.value, packet.receiver(family).detach()))
             for port in ports:
                 name = f"udp{4 if family == socket.AF_INET else 6}/{port}"
-                end = udp.open_port(family, port, mark)
+                end = _port(family, port, mark)
                 found.append(End(Kind.UDP, name, end.fileno(), port, is_native and port == ports[0]))
                 if found[-1].is_native:
                     udp.take_trains(end)
@@ -104,6 +104,14 @@ def open_host(interface: str, ports: tuple[int, ...], mark: int) -> tuple[End, .
         close(tuple(found))
         raise
     return tuple(found)
+
+
+def _port(family: socket.AddressFamily, port: int, mark: int) -> socket.socket:
+    """Raises OSError with the port's name."""
+    try:
+        return udp.open_port(family, port, mark)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, f"UDP port {port}") from error
 
 
 def queues(interface: str, descriptors: list[int], is_native: bool) -> tuple[End, ...]:

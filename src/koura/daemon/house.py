@@ -54,6 +54,8 @@ class House:
             pid = os.pread(self._lock, 32, 0).decode("ascii", "replace").strip() or "?"
             os.close(self._lock)
             raise NoHouse(f"a daemon (pid {pid}) serves {directory} already; stop it with `koura down`, or choose --socket DIR") from error
+        except FileExistsError as error:
+            raise NoHouse(f"{directory} is no directory; choose another one with --socket") from error
         except OSError as error:
             raise NoHouse(f"{directory}: {os.strerror(error.errno or 0)}", isinstance(error, PermissionError)) from error
         os.ftruncate(self._lock, 0)

@@ -79,6 +79,7 @@ class Keeper:
         self.network: Network | None = None
         self.handover = Handover()
         self.ledger: LedgerFile | None = None
+        self._is_ledger_written = True
 
     # -- the engine ----------------------------------------------------------------------------------------------------
 
@@ -217,7 +218,11 @@ class Keeper:
             self.ledger.append(read_lines(record.body))
         except NotWritten as error:
             is_done = False
-            log(syslog.LOG_ERR, f"{error}: SAs get no more numbers")
+            if self._is_ledger_written:
+                log(syslog.LOG_ERR, f"{error}: SAs get no more numbers, and send nothing when those they have are used up")
+        if is_done and not self._is_ledger_written:
+            log(syslog.LOG_NOTICE, "the ledger is written again")
+        self._is_ledger_written = is_done
         if self._link is not None:
             self._link.send([Record(Kind.RESERVED, record.number, bytes((is_done,)))])
 

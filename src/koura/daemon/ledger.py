@@ -105,6 +105,8 @@ def open_file(folder: Path, *, accepts_loss: bool) -> LedgerFile:
             os.rename(folder / NAME, folder / DAMAGED)
             return _new(folder, lock)
         return _lost(folder, lock, f"{folder / NAME} is damaged ({error})")
+    except FileExistsError:
+        return _lost(folder, lock, f"{folder} cannot be used (it is no directory)", is_accepted=accepts_loss)
     except OSError as error:
         return _lost(folder, lock, f"{folder} cannot be used ({os.strerror(error.errno or 0)})", is_accepted=accepts_loss)
 

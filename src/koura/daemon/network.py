@@ -7,6 +7,7 @@ The engine has no rights here and decides nothing of this: the keeper reads what
 Routes are set in the same step in which the policy's request is answered; the guard follows within GUARD_S, many changes at once.
 """
 
+import errno
 import socket
 import syslog
 from collections.abc import Callable, Iterable
@@ -21,7 +22,7 @@ from koura.daemon.config import HostConfig
 from koura.daemon.ends import End
 from koura.daemon.journal import Written
 from koura.errors import KouraError
-from koura.host import guard, reverse, routes, udpcopy
+from koura.host import guard, reverse, routes, tun, udpcopy
 from koura.host.guard import NoGuard
 from koura.host.loop import Loop
 from koura.host.xdp import NoXdp, Program
@@ -139,6 +140,8 @@ class Network:
         self._is_settled = self._is_changed = self._is_guard_due = True
         self.commit()
         self._guard_now()
+        if self._host is not None and not self._config.has_guard and guard.is_standing():
+            self._drop_guard()
         self.tell_engine()
 
     # -- what the engine wrote down ------------------------------------------------------------------------------------
@@ -213,6 +216,13 @@ class Network:
         self._is_guard_due = False
         try:
             self._guard()
+        except NoGuard as error:
+            self._log(syslog.LOG_ERR, str(error))
+
+    def _drop_guard(self) -> None:
+        """That of an earlier daemon, which says what its policies were, is not wanted any more."""
+        try:
+            guard.remove()
         except NoGuard as error:
             self._log(syslog.LOG_ERR, str(error))
 
@@ -328,6 +338,13 @@ def reason(error: Exception, interface: str) -> str:
         return f"{interface}: this needs CAP_NET_ADMIN and CAP_NET_RAW here; as an ordinary user use koura up --rootless"
     if isinstance(error, FileNotFoundError):
         return f"there is no {error.filename}: load the module tun, or use koura up --rootless with veth"
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE and error.filename:
+        hint = "end that, or take it out of ports in [host]; an IKE daemon under koura run shares its own"
+        return f"{error.filename} is another program's: {hint}"
+    if isinstance(error, OSError) and error.filename == tun.DEVICE:
+        return f"{tun.DEVICE}: {error.strerror}: the kernel needs the module tun, or use koura up --rootless with veth"
+    if isinstance(error, OSError) and error.errno == errno.EBUSY:
+        return f"{interface}: another program has this TUN open: end that, or choose another name for interface in [host]"
     if isinstance(error, NetlinkError):
         return f"{interface}: {error.args[-1] if error.args else error}"
     return f"{interface}: {error.strerror if isinstance(error, OSError) and error.strerror else error}"

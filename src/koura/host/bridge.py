@@ -8,6 +8,7 @@ two interfaces receive, engine or no engine.
 
 import errno
 import fcntl
+import re
 import socket
 import struct
 import subprocess
@@ -70,6 +71,13 @@ def quieten(name: str) -> None:
         switch.write_text("1")
 
 
+def loosen(name: str) -> None:
+    """As it would be without us. Raises OSError."""
+    switch, usual = (Path("/proc/sys/net/ipv6/conf", one, "disable_ipv6") for one in (name, "default"))
+    if switch.exists():
+        switch.write_text(usual.read_text())
+
+
 def shut(table: str, interfaces: tuple[str, ...]) -> None:
     """Drop what these interfaces receive in front of the kernel's own protocols; packet sockets see it before. Raises NoGuard."""
     devices = ", ".join(f'"{one}"' for one in interfaces)
@@ -82,6 +90,19 @@ def shut(table: str, interfaces: tuple[str, ...]) -> None:
 def reopen(table: str) -> None:
     """Take such a table away; one that is not there is fine. Raises NoGuard."""
     guard.load(f"table netdev {table}\ndelete table netdev {table}\n")
+
+
+def devices(table: str) -> tuple[str, ...]:
+    """The interfaces in front of which a table of ours stands."""
+    said = subprocess.run(["nft", "list", "table", "netdev", table], capture_output=True, text=True, check=False).stdout
+    return named(said)
+
+
+def named(listed: str) -> tuple[str, ...]:
+    """The interfaces of a listed table: `device "in"` or `devices = { in, out }`, with quotes or without; its JSON leaves them out."""
+    found = re.search(r"hook ingress devices? (?:= )?(?:\{([^}]*)\}|(\S+))", listed)
+    names = (found[1] or found[2]).split(",") if found is not None else []
+    return tuple(name.strip(' "') for name in names)
 
 
 def standing() -> tuple[str, ...]:
