@@ -25,8 +25,10 @@ from koura.pfkey.message import Message
 from koura.pfkey.numbers import SaType, Type
 from koura.saindex import Direction
 from koura.spd.policy import Action, Policy
+from tests.live.kit.users import why_no_others
 
 pytestmark = pytest.mark.live
+needs_users = pytest.mark.skipif(bool(why_no_others()), reason=why_no_others())
 
 CONF = """
 flush; spdflush;
@@ -326,7 +328,7 @@ def reload(daemon: Running) -> None:
             return
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+@needs_users
 def test_who_is_not_privileged_is_told_so(open_path: Path, conf: Path) -> None:
     with Running(open_path / "koura", "-f", str(conf), "--pfkey-mode", "0666", "--pfkey-group", "nogroup") as daemon:
         script = (
@@ -344,7 +346,7 @@ def test_who_is_not_privileged_is_told_so(open_path: Path, conf: Path) -> None:
             assert said.split() == [str(errno), "closed"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become an ordinary user here")
+@needs_users
 def test_an_ordinary_user_has_a_daemon_of_his_own(open_path: Path) -> None:
     """A process that becomes that user before it starts the daemon: its Python may lie where the user cannot reach."""
     mine = open_path / "mine"

@@ -110,7 +110,7 @@ def test_a_capture_without_promiscuous_mode_is_seen_too(site: Site) -> None:
 def test_tcpdump_sees_the_clear_packets_on_enc0_and_the_host_gets_none_of_them(site: Site) -> None:
     """FreeBSD's masks: out before and after the outer header, in before it comes off."""
     path = site.folder / "enc0.pcap"
-    with site.beside(site.words("tcpdump", "-U", "-i", "enc0", "-c", "3", "-w", str(path)), "listening on") as tcpdump:
+    with site.beside(site.words("tcpdump", "-Z", "root", "-U", "-i", "enc0", "-c", "3", "-w", str(path)), "listening on") as tcpdump:
         assert "1 received" in site.ping(1)
         tcpdump.wait(PATIENCE_S)
     lines = subprocess.run(["tcpdump", "-nr", str(path)], capture_output=True, text=True, check=True).stdout
@@ -188,7 +188,7 @@ def test_rules_outlive_the_engine(site: Site) -> None:
     assert "0 received" in site.ping(2, wait="1")
     assert site.koura("filter", "flush").stdout == "1 rules\n"
     path = site.folder / "again.pcap"
-    with site.beside(site.words("tcpdump", "-U", "-i", "enc0", "-c", "1", "-w", str(path)), "listening on") as tcpdump:
+    with site.beside(site.words("tcpdump", "-Z", "root", "-U", "-i", "enc0", "-c", "1", "-w", str(path)), "listening on") as tcpdump:
         assert "1 received" in site.ping(1)
         assert tcpdump.wait(PATIENCE_S) == 0
 

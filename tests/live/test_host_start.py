@@ -96,7 +96,7 @@ def test_places_that_cannot_be_used_are_named(host: str, tmp_path: Path) -> None
     status, line = start(host, tmp_path, "--state", str(tmp_path / "file"))
     assert (status, f"{tmp_path}/file cannot be used (it is no directory)" in line) == (65, True)
     (tmp_path / "ro").mkdir()
-    mounted = f"mount -t tmpfs none {tmp_path}/ro; mount -o remount,ro {tmp_path}/ro"
+    mounted = f"mount -t tmpfs -o ro none {tmp_path}/ro"
     status, line = start(host, tmp_path, "--state", str(tmp_path / "ro"), before=mounted)
     assert (status, f"{tmp_path}/ro cannot be used (Read-only file system)" in line) == (65, True)
     assert left(host) == []

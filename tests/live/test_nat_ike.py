@@ -13,7 +13,7 @@ from tests.live.kit import ike, namespaces, nat
 from tests.live.kit.gateways import run, start
 from tests.live.kit.programs import PATIENCE_S, why_not
 from tests.live.kit.street import street
-from tests.live.kit.users import why_no_others
+from tests.live.kit.users import why_no_dropping
 
 pytestmark = pytest.mark.live
 SECRET = 'psk "for-this-test-only"'
@@ -23,7 +23,7 @@ CHILD = "childsa enc aes-128-ctr auth hmac-sha1"
 def _skips() -> None:
     if not os.access(ike.IKED, os.X_OK):
         pytest.skip("no iked here (Debian: openiked)")
-    if why := why_not() or why_no_others() or nat.why_not():
+    if why := why_not() or why_no_dropping() or nat.why_not():
         pytest.skip(why)
 
 

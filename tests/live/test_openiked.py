@@ -1,7 +1,6 @@
 """Two stock iked (OpenIKED) under `koura run`: IKEv2 with a pre-shared key, SAs and policies in two engines, packets between them."""
 
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -19,13 +18,12 @@ from koura.traffic.outcome import Deliver, Forward, Held
 from koura.wire import ipv4, ipv6
 from tests.live.kit import namespaces, nat
 from tests.live.kit.engine import Engine
-from tests.live.kit.ike import establish
+from tests.live.kit.ike import IKED, establish, with_etc
 from tests.live.kit.programs import PATIENCE_S, command, why_not
-from tests.live.kit.users import why_no_others
+from tests.live.kit.users import why_no_dropping
 from tests.unit.traffic.kit import datagram
 
 pytestmark = pytest.mark.live
-IKED = shutil.which("iked") or "/usr/sbin/iked"
 SECRET = "a-secret-of-this-test-only"
 HARD_OCTETS = 1 << 16
 
@@ -107,7 +105,7 @@ MORE = [
 def hosts() -> Iterator[tuple[str, str]]:
     if not os.access(IKED, os.X_OK):
         pytest.skip("no iked here (Debian: openiked)")
-    if why := why_not() or why_no_others() or namespaces.why_not():
+    if why := why_not() or why_no_dropping() or namespaces.why_not():
         pytest.skip(why)
     with namespaces.pair("ki") as made:
         yield made
@@ -142,7 +140,8 @@ def connection(case: Case, hosts: tuple[str, str], tmp_path: Path) -> Iterator[t
             engine = stack.enter_context(Engine(home, seed=number + 1))
             program = command(home, IKED, "-d", "-v", "-f", str(conf), "-s", str(home / "iked.sock"), *case.options)
             output = stack.enter_context(log.open("wb"))
-            process = subprocess.Popen(["ip", "netns", "exec", hosts[number], *program], stdout=output, stderr=output, cwd=home)
+            line = ["ip", "netns", "exec", hosts[number], *with_etc(program, home)]
+            process = subprocess.Popen(line, stdout=output, stderr=output, cwd=home)
             stack.callback(end, process)
             sides.insert(0, Side(engine, process, log))
         a, b = sides
@@ -252,7 +251,7 @@ def test_two_iked_connect_two_engines_otherwise(case: Case, hosts: tuple[str, st
 
 @pytest.mark.covers("M12")
 def test_through_a_nat_both_have_sas_in_udp_with_the_translated_ports(tmp_path: Path) -> None:
-    if why := why_not() or why_no_others() or nat.why_not():
+    if why := why_not() or why_no_dropping() or nat.why_not():
         pytest.skip(why)
     if not os.access(IKED, os.X_OK):
         pytest.skip("no iked here (Debian: openiked)")

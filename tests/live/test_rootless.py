@@ -19,15 +19,15 @@ import pytest
 import koura
 from koura.daemon.launch import Running, short
 from tests.live.kit.namespaces import ip, pair, pings, why_not
+from tests.live.kit.users import NOBODY, why_no_others
 
-NOBODY = 65534
 PATIENCE_S = 60
 PAGE = "what only the protected network has\n" * 5000
 
 
 def _why_not() -> str:
-    if why_not():
-        return why_not()
+    if why := why_not() or why_no_others():
+        return why
     if shutil.which("setpriv") is None or shutil.which("curl") is None:
         return "no setpriv(1) or curl(1) here (Debian: util-linux, curl)"
     if not _python():

@@ -25,8 +25,9 @@ from koura.sim.entropy import Seeded
 from koura.stack import Stack
 from koura.traffic.outcome import Deliver, Forward
 from tests.live.kit import namespaces
+from tests.live.kit.ike import with_etc
 from tests.live.kit.programs import PATIENCE_S, command, ended, python, why_not
-from tests.live.kit.users import NOBODY, why_no_others
+from tests.live.kit.users import NOBODY, why_no_dropping, why_no_others
 from tests.live.test_openiked import IKED, Case, end, packet
 
 pytestmark = pytest.mark.live
@@ -196,7 +197,7 @@ _Heard = tuple[Running, Dump]
 def two_iked(case: Case, tmp_path: Path) -> Iterator[tuple[_Heard, _Heard, list["subprocess.Popen[bytes]"]]]:
     if not os.access(IKED, os.X_OK):
         pytest.skip("no iked here (Debian: openiked)")
-    if why := why_not() or why_no_others() or namespaces.why_not():
+    if why := why_not() or why_no_dropping() or namespaces.why_not():
         pytest.skip(why)
     with namespaces.pair("kd") as hosts, ExitStack() as stack:
         daemons: list[_Heard] = []
@@ -211,7 +212,8 @@ def two_iked(case: Case, tmp_path: Path) -> Iterator[tuple[_Heard, _Heard, list[
             daemons.insert(0, (daemon, stack.enter_context(Dump(daemon.directory))))
             program = command(daemon.directory, IKED, "-d", "-f", str(conf), "-s", str(home / "iked.sock"), *case.options)
             output = stack.enter_context((home / "log").open("wb"))
-            process = subprocess.Popen(["ip", "netns", "exec", hosts[number], *program], stdout=output, stderr=output, cwd=home)
+            line = ["ip", "netns", "exec", hosts[number], *with_etc(program, home)]
+            process = subprocess.Popen(line, stdout=output, stderr=output, cwd=home)
             stack.callback(end, process)
             processes.insert(0, process)
         yield daemons[0], daemons[1], processes

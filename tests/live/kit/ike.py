@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from koura.daemon.launch import Running
+from tests.live.kit.certificates import authority
 from tests.live.kit.gateways import Row, run
 from tests.live.kit.programs import PATIENCE_S, command, descendants
 
 IKED = shutil.which("iked") or "/usr/sbin/iked"
+KEY = "/etc/iked/private/local.key"
 AGAIN_S = 10.0
 TOML = '[host]\nports = []\n[sysctl]\n"net.koura.mss_clamp" = 1\n'
 
@@ -53,6 +55,20 @@ class Iked:
         self.process.wait(PATIENCE_S)
 
 
+def with_etc(words: list[str], home: Path, etc: Path | None = None) -> list[str]:
+    """Words for `ip netns exec`, so that iked finds its directory: `etc`, or one of its own where it cannot read the machine's."""
+    if etc is None:
+        if os.access(KEY, os.R_OK):
+            return words
+        etc = home / "etc-iked"
+        for folder in ("ca", "certs", "crls", "private", "pubkeys"):
+            (etc / folder).mkdir(parents=True)
+        _, issue = authority("nobody asks it")
+        (etc / "private" / "local.key").write_bytes(issue("here.test").key)
+        (etc / "private" / "local.key").chmod(0o600)
+    return ["sh", "-c", 'mount --bind "$0" /etc/iked && exec "$@"', str(etc), *words]  # in the mount namespace that is made there
+
+
 @contextmanager
 def iked(gateway: str, home: Path, conf: str, *options: str) -> Iterator[Path]:
     """iked under `koura run`; its log."""
@@ -68,8 +84,7 @@ def started(
     (home / "iked.conf").write_text(conf)
     (home / "iked.conf").chmod(0o600)
     words = command(home / "koura", IKED, "-d", "-v", "-f", str(home / "iked.conf"), "-s", str(home / "iked.sock"), *options)
-    if etc is not None:  # in the mount namespace that `ip netns exec` makes
-        words = ["sh", "-c", 'mount --bind "$0" /etc/iked && exec "$@"', str(etc), *words]
+    words = with_etc(words, home, etc)
     with (home / "log").open("wb") as log:
         running = Iked(home / "log", subprocess.Popen(["ip", "netns", "exec", gateway, *words], stdout=log, stderr=log, cwd=home))
         try:

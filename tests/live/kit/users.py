@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 NOBODY = 65534
@@ -15,6 +17,13 @@ def why_no_others() -> str:
     if any(first <= NOBODY < first + count for first, _, count in ranges):
         return ""
     return "this user namespace has one user only"
+
+
+def why_no_dropping() -> str:
+    """Why daemons that give up root cannot do so here; "" if they can, or are told that they have (tools/in_namespace.py)."""
+    code = "import os; os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)"
+    tried = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=False)
+    return "" if tried.returncode == 0 else f"daemons cannot give up root here: {tried.stderr.strip().splitlines()[-1]}"
 
 
 def why_no_loopback() -> str:

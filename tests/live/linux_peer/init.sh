@@ -3,11 +3,15 @@
 # a line N on the serial line is "run N.sh in the shared folder"; the answer is "N STATUS". The kernel's command line says
 # koura.share= (a folder of the host), koura.modules= (where the kernel's modules are), koura.addresses= (comma between).
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
+# MOUNT (of the kernel's command line, too) is a copy of mount(8) without its set-user-ID bit: in a user namespace of one user that
+# bit makes it the program of somebody unknown, who may not mount.
+"$MOUNT" -t tmpfs -o mode=0755 tmpfs /run
+cp "$MOUNT" /run/mount
+mount() { /run/mount "$@"; }
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev 2>/dev/null
 mount -t tmpfs -o mode=1777 tmpfs /tmp
-mount -t tmpfs -o mode=0755 tmpfs /run
 for word in $(cat /proc/cmdline); do
     case $word in
         koura.share=*) share=${word#*=} ;;

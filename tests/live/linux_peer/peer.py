@@ -61,6 +61,8 @@ class Peer:
     def __enter__(self) -> "Peer":
         self._share.mkdir(parents=True)
         self._share.chmod(0o777)
+        shutil.copyfile(shutil.which("mount") or "/bin/mount", self._share / "mount")
+        (self._share / "mount").chmod(0o755)
         subprocess.run(["ip", "-n", self._namespace, "tuntap", "add", self._tap, "mode", "tap"], check=True)
         in_namespace = ["ip", "netns", "exec", self._namespace]
         # The host hands unsegmented packets of 64 KiB to a TAP that allows it; the peer cuts them off.
@@ -119,6 +121,7 @@ class Peer:
             KERNEL, f"mem={MEMORY_MIB}M", "root=none", "rootfstype=hostfs", "rootflags=/", "ro", f"init={_HERE / 'init.sh'}",
             f"vec0:transport=tap,ifname={self._tap},depth=128", "con=null", "con0=null,fd:1", "ssl=null", f"ssl0=fd:{line}",
             f"uml_dir={self._folder}/", "umid=uml", "quiet", "panic=-1",
+            f"MOUNT={self._share / 'mount'}",
             f"koura.share={self._share}", f"koura.modules={modules}", f"koura.addresses={','.join(self._addresses)}",
         ]  # fmt: skip
 
