@@ -27,6 +27,7 @@ from koura.settings import Settings
 from koura.spd.policy import Action, Policy
 
 NAME, NEW = "closed", "closed.new"
+WHOLE = {4: Prefix(bytes(4), 0), 6: Prefix(bytes(16), 0)}
 LOCK = "\0koura host mode"  # host mode is had once in a network namespace; a name in it is the lock
 
 
@@ -83,8 +84,9 @@ def hold(closed: Closed | None) -> bool:
         whole = [one.dst for one in undecided(closed.settings)]
         table.close_off([one.selector.dst for one in outbound if one.selector is not None] + whole)
         if closed.host.has_guard:
-            inbound = tuple(ordered(closed.policies, Direction.INBOUND))
-            guard.load(guard.compile_rules(guard.Said(inbound, closed.settings, ports=closed.host.ports)))
+            inbound = [one for one in in_order(closed.policies) if one.policy.direction is Direction.INBOUND and is_general(one)]
+            rules = tuple(line for one in inbound for line in guard.rules_of(one.policy, one.id, closed.settings))
+            guard.load(guard.compile_rules(guard.Said(rules, closed.settings, ports=closed.host.ports)))
         return True
     finally:
         table.close()
@@ -92,13 +94,22 @@ def hold(closed: Closed | None) -> bool:
 
 def ordered(policies: Iterable[Written], direction: Direction) -> list[Policy]:
     """Those of one direction that are no socket's and no interface's, in their order."""
-    chosen = [one for one in policies if one.policy.direction is direction and one.socket is None and not one.policy.interface]
-    return [one.policy for one in sorted(chosen, key=lambda one: one.order)]
+    return [one.policy for one in in_order(policies) if one.policy.direction is direction and is_general(one)]
+
+
+def in_order(policies: Iterable[Written]) -> list[Written]:
+    """As the SPD goes through them."""
+    return sorted(policies, key=lambda one: one.order)
+
+
+def is_general(one: Written) -> bool:
+    """No socket's, and no interface's."""
+    return one.socket is None and not one.policy.interface
 
 
 def undecided(settings: Settings) -> Iterator[routes.Wanted]:
     """Everything, for each family whose default is to discard."""
-    for version, whole in ((4, Prefix(bytes(4), 0)), (6, Prefix(bytes(16), 0))):
+    for version, whole in WHOLE.items():
         if settings.of(version).def_policy == 0:
             yield routes.Wanted(whole)
 

@@ -4,7 +4,8 @@
     addresses, links, routes change    -> the engine is told which addresses are ours and how large packets may be
 
 The engine has no rights here and decides nothing of this: the keeper reads what the engine wrote down for its successor (journal).
-Routes are set in the same step in which the policy's request is answered; the guard follows within GUARD_S, many changes at once.
+Routes are set in the same step in which the policy's request is answered; the guard follows soon, many changes at once (guarding).
+A change costs the same among ten policies and among ten thousand.
 """
 
 import errno
@@ -16,10 +17,13 @@ from typing import Protocol, TypeVar
 from pyroute2 import NetlinkError
 
 from koura import address
+from koura.address import Prefix
 from koura.daemon import closed, codec, ends, site
 from koura.daemon.closed import Closed
 from koura.daemon.config import HostConfig
+from koura.daemon.destinations import Destinations
 from koura.daemon.ends import End
+from koura.daemon.guarding import Guarding
 from koura.daemon.journal import Written
 from koura.errors import KouraError
 from koura.host import guard, reverse, routes, tun, udpcopy
@@ -27,12 +31,10 @@ from koura.host.guard import NoGuard
 from koura.host.loop import Loop
 from koura.host.xdp import NoXdp, Program
 from koura.notices import EncapsulationPort, SocketBound
-from koura.saindex import Direction, Mode
 from koura.settings import Settings
-from koura.spd.policy import Action, Policy
 
 T = TypeVar("T")
-GUARD_S = 0.02
+REFRESH_S = 0.02
 Say = Callable[[dict[str, object]], None]
 Log = Callable[[int, str], None]
 
@@ -51,6 +53,7 @@ class Table(Protocol):
     @property
     def ours(self) -> frozenset[bytes]: ...
     def sync(self, wanted: Iterable[routes.Wanted], *, only_adds: bool = False, is_anew: bool = False) -> None: ...
+    def change(self, wanted: Iterable[routes.Wanted], unwanted: Iterable[Prefix]) -> None: ...
     def look(self) -> None: ...
     def is_ours(self, address: bytes) -> bool: ...
     def mtus(self, destinations: Iterable[bytes]) -> dict[bytes, int]: ...
@@ -69,10 +72,10 @@ class Network:
         self._say, self._log = say, log
         self._policies: dict[bytes, Written] = {}
         self._owned: frozenset[int] = frozenset()
-        self._bound: dict[bytes, SocketBound] = {}
         self._ports: dict[bytes, int] = {}
-        self._is_changed = self._is_guard_due = self._is_settled = self._is_refresh_due = False
-        self._tunnels: tuple[str, ...] = ()
+        self._is_changed = self._is_guard_stale = self._is_settled = self._is_refresh_due = False
+        self._destinations = Destinations()
+        self._guarding = Guarding(loop, config, settings, log)
         self._paths: dict[bytes, int] = {}
         self._lock: socket.socket | None = None
         self._program: Program | None = None
@@ -96,7 +99,7 @@ class Network:
             if config.has_guard and guard.is_standing():
                 self.is_adopted = True
             else:
-                self._guard()
+                self._guarding.now()
         except (OSError, NetlinkError, NoGuard) as error:
             ends.close(self.ends)
             self._lock.close()
@@ -111,6 +114,7 @@ class Network:
         if self._host is None:
             return
         self._loop.forget(self._host.fileno())
+        self._guarding.rest()
         ends.close(self.ends)
         if self._program is not None:
             self._program.close()
@@ -137,8 +141,9 @@ class Network:
 
     def settle(self) -> None:
         """The file is loaded: packets are read, and of what an earlier daemon left only what is wanted stays. Until now it all stood."""
-        self._is_settled = self._is_changed = self._is_guard_due = True
-        self.commit()
+        self._is_settled = True
+        self._is_changed = self._is_guard_stale = False
+        self._sync(is_anew=False)
         self._guard_now()
         if self._host is not None and not self._config.has_guard and guard.is_standing():
             self._drop_guard()
@@ -149,18 +154,27 @@ class Network:
     def kept(self, key: bytes, value: bytes | None) -> None:
         """One thing was written down, or is no more."""
         if key.startswith(b"policy/"):
-            _put(self._policies, key, codec.read(Written, value) if value is not None else None)
+            written = codec.read(Written, value) if value is not None else None
+            _put(self._policies, key, written)
+            is_routed = written is not None and closed.is_general(written)
+            self._destinations.put(key, written.policy if written is not None else None, is_routed=is_routed)
+            is_guarded = self._guarding.put(key, written)
         elif key == b"settings" and value is not None:
             self._settings = codec.read(Settings, value)
+            self._want_undecided()
+            is_guarded = self._guarding.tune(self._settings)
         elif key == site.KEY and value is not None:
             self._owned = codec.read(site.Owned, value).policies
+            return
         elif key.startswith(b"notice/bound/"):
-            _put(self._bound, key, codec.read(SocketBound, value) if value is not None else None)
+            is_guarded = self._guarding.bind(key, codec.read(SocketBound, value) if value is not None else None)
         elif key.startswith(b"notice/port/"):
             _put(self._ports, key, codec.read(EncapsulationPort, value).port if value is not None else None)
             self._aim()
+            is_guarded = self._guarding.listen(set(self._ports.values()))
         else:
             return
+        self._is_guard_stale = self._is_guard_stale or is_guarded
         self._is_changed = True
 
     def commit(self) -> None:
@@ -168,10 +182,10 @@ class Network:
         if not self._is_changed or self._routes is None:
             return
         self._is_changed = False
-        self._sync(is_anew=False)
-        if self._is_settled and not self._is_guard_due:
-            self._is_guard_due = True
-            self._loop.after_s(GUARD_S, self._guard_now)
+        self._change()
+        if self._is_settled and self._is_guard_stale:
+            self._is_guard_stale = False
+            self._guarding.due()
 
     def closed(self) -> Closed:
         """What the file protects now, to be remembered."""
@@ -179,29 +193,47 @@ class Network:
 
     def trust(self, tunnels: tuple[str, ...]) -> None:
         """Virtual tunnel interfaces: what comes out of them came protected."""
-        self._tunnels = tunnels
+        self._guarding.trust(tunnels)
         if self._is_settled:
             self._guard_now()
 
     def _sync(self, *, is_anew: bool) -> None:
+        """All routes."""
         assert self._routes is not None
+        self._destinations.take(self._routes.is_ours)
+        self._destinations.take_peers()
         try:
-            self._routes.sync(self._wanted(), only_adds=not self._is_settled, is_anew=is_anew)
+            self._routes.sync(self._destinations.all(self._routes.is_ours), only_adds=not self._is_settled, is_anew=is_anew)
         except (NetlinkError, OSError) as error:
-            self._log(syslog.LOG_ERR, f"routes: {error}")
+            self._log_routes(error)
         self._tell_paths(is_anew=is_anew)
 
-    def _wanted(self) -> Iterable[routes.Wanted]:
-        for policy in self._in(Direction.OUTBOUND):
-            selector = policy.selector
-            if selector is None or policy.action is Action.NONE:
-                continue
-            source = selector.src.address if selector.src.bits == 8 * len(selector.src.address) else b""
-            yield routes.Wanted(selector.dst, source if self._routes is not None and self._routes.is_ours(source) else b"")
-        yield from closed.undecided(self._settings)
+    def _change(self) -> None:
+        """Those that changed. Until all is settled nothing is taken away, and nobody told."""
+        assert self._routes is not None
+        wanted, unwanted = self._destinations.take(self._routes.is_ours)
+        try:
+            if wanted or (unwanted and self._is_settled):
+                self._routes.change(wanted, unwanted if self._is_settled else ())
+        except (NetlinkError, OSError) as error:
+            self._log_routes(error)
+        if not self._is_settled:
+            return
+        peers = self._destinations.take_peers()
+        gone = {peer: 0 for peer in peers if peer not in self._destinations.peers and self._paths.pop(peer, None) is not None}
+        new = self._routes.mtus([peer for peer in peers if peer in self._destinations.peers and peer not in self._paths])
+        self._paths |= new
+        if gone or new:
+            self._say_paths(gone | new, is_whole=False)
 
-    def _in(self, direction: Direction) -> list[Policy]:
-        return closed.ordered(self._policies.values(), direction)
+    def _log_routes(self, error: Exception) -> None:
+        self._log(syslog.LOG_ERR, f"routes: {error}")
+
+    def _want_undecided(self) -> None:
+        """Everything, for each family whose default is to discard."""
+        undecided = {one.dst for one in closed.undecided(self._settings)}
+        for whole in closed.WHOLE.values():
+            self._destinations.want(b"default/%d" % len(whole.address), whole if whole in undecided else None)
 
     def _aim(self) -> None:
         """ESP in UDP to ports that others hold is ours, too."""
@@ -213,9 +245,8 @@ class Network:
     # -- the guard -----------------------------------------------------------------------------------------------------
 
     def _guard_now(self) -> None:
-        self._is_guard_due = False
         try:
-            self._guard()
+            self._guarding.now()
         except NoGuard as error:
             self._log(syslog.LOG_ERR, str(error))
 
@@ -225,22 +256,6 @@ class Network:
             guard.remove()
         except NoGuard as error:
             self._log(syslog.LOG_ERR, str(error))
-
-    def _guard(self) -> None:
-        """Raises NoGuard."""
-        if not self._config.has_guard:
-            return
-        bypassing = {
-            one.socket for one in self._policies.values()
-            if one.policy.direction is Direction.INBOUND and one.policy.action is Action.BYPASS and one.socket is not None
-        }  # fmt: skip
-        open_ports = {(one.protocol, one.port) for one in self._bound.values() if one.socket in bypassing and one.port}
-        ports = {*self._config.ports, *self._ports.values()}
-        said = guard.Said(
-            tuple(self._in(Direction.INBOUND)), self._settings, (self._config.interface, *self._tunnels), tuple(sorted(ports)),
-            tuple(sorted(open_ports)),
-        )  # fmt: skip
-        guard.load(guard.compile_rules(said))
 
     # -- what the kernel says ------------------------------------------------------------------------------------------
 
@@ -256,7 +271,7 @@ class Network:
         """Addresses, links or routes changed; many changes at once are one."""
         if self._routes is not None and self._routes.drain() and not self._is_refresh_due:
             self._is_refresh_due = True
-            self._loop.after_s(GUARD_S, self._refresh)
+            self._loop.after_s(REFRESH_S, self._refresh)
 
     def _refresh(self) -> None:
         self._is_refresh_due = False
@@ -280,17 +295,17 @@ class Network:
         assert self._routes is not None
         if not self._is_settled:
             return
-        peers = {
-            one.dst for written in self._policies.values() for one in written.policy.requirements
-            if written.policy.direction is Direction.OUTBOUND and one.mode is Mode.TUNNEL and any(one.dst)
-        }  # fmt: skip
-        wanted = sorted(peers | {b""})
-        known = {} if is_anew else {peer: octets for peer, octets in self._paths.items() if peer in wanted}
+        wanted = sorted({*self._destinations.peers, b""})
+        known = {} if is_anew else {peer: self._paths[peer] for peer in wanted if peer in self._paths}
         known |= self._routes.mtus(peer for peer in wanted if peer not in known)
         if known != self._paths:
             self._paths = known
-            sizes = {address.show(peer): octets for peer, octets in known.items() if peer}
-            self._say({"do": "paths", "default": known[b""], "paths": sizes})
+            self._say_paths(known, is_whole=True)
+
+    def _say_paths(self, sizes: dict[bytes, int], *, is_whole: bool) -> None:
+        """is_whole: all that is known. 0: nothing any more."""
+        told = {address.show(peer): octets for peer, octets in sizes.items() if peer}
+        self._say({"do": "paths", "default": self._paths[b""], "paths": told, "is_whole": is_whole})
 
 
 def take_lock() -> socket.socket:

@@ -79,15 +79,21 @@ class Packets:
         self.pump.happened(self._stack.notice(LocalAddresses(ours), at))
 
     def paths(self, asked: Mapping[str, Any], at: Moment) -> None:
-        """How large packets may be on the first link: `default`, and towards some destinations."""
-        told = {address.parse(text): int(octets) for text, octets in asked["paths"].items()}
-        told[b""] = int(asked["default"])
-        for destination in [one for one in self._paths if one not in told]:
-            self._stack.notice(PathMtu(destination, 0), at)
+        """How large packets may be on the first link: `default`, and towards some destinations, 0 where nothing is said any more.
+
+        is_whole: these are all; else those that changed.
+        """
+        told = {address.parse(text): int(octets) for text, octets in asked["paths"].items()} | {b"": int(asked["default"])}
+        if asked["is_whole"]:
+            told |= dict.fromkeys(self._paths.keys() - told.keys(), 0)
         for destination, octets in told.items():
-            if self._paths.get(destination) != octets:
-                self._stack.notice(PathMtu(destination, octets), at)
-        self._paths = told
+            if self._paths.get(destination, 0) == octets:
+                continue
+            self._stack.notice(PathMtu(destination, octets), at)
+            if octets:
+                self._paths[destination] = octets
+            else:
+                del self._paths[destination]
 
     def drivers(self) -> dict[str, str]:
         """How each attachment is read and written, by the names of `losses`."""

@@ -22,7 +22,6 @@ from koura.host.loop import Loop
 from koura.host.namespace import Made
 from koura.host.routes import Wanted
 from koura.host.steward import NotDone, Steward
-from koura.saindex import Direction
 from koura.settings import Settings
 
 SHOWN_PORT = 4500
@@ -41,12 +40,13 @@ class Outside:
         self._outside = routes.Routes(interface)
         self._addresses: frozenset[bytes] = frozenset()
 
-    def have(self, addresses: Iterable[tuple[bytes, int]]) -> None:
-        """Addresses of the interface, besides those it has. Raises NotDone."""
+    def have(self, addresses: Iterable[tuple[bytes, int]]) -> bool:
+        """Addresses of the interface, besides those it has; whether any are new. Raises NotDone."""
         wanted = [(address.show(one), bits) for one, bits in addresses if one not in self._addresses]
         if wanted:
             self._inside.ask(do="have", addresses=wanted)
             self._addresses |= {address.parse(text) for text, _ in wanted}
+        return bool(wanted)
 
     @property
     def ours(self) -> frozenset[bytes]:
@@ -56,6 +56,13 @@ class Outside:
         """Raises OSError. A namespace is new: nothing of an earlier daemon is in it that `only_adds` could keep."""
         try:
             self._inside.sync(wanted)
+        except NotDone as error:
+            raise OSError(0, str(error)) from error
+
+    def change(self, wanted: Iterable[Wanted], unwanted: Iterable[Prefix]) -> None:
+        """Raises OSError."""
+        try:
+            self._inside.change(wanted, unwanted)
         except NotDone as error:
             raise OSError(0, str(error)) from error
 
@@ -120,12 +127,11 @@ class Rootless(Network):
     def commit(self) -> None:
         """Addresses that the policies speak from, unless the configuration has some; then routes."""
         if self._is_changed and self._outside is not None and not self._rootless.addresses:
-            spoken = [policy.selector.src for policy in self._in(Direction.OUTBOUND) if policy.selector is not None]
             try:
-                self._outside.have(sources(spoken))
+                if self._outside.have(sources(self._destinations.spoken)):
+                    self.tell_engine()
             except NotDone as error:
                 self._log(syslog.LOG_ERR, str(error))
-            self.tell_engine()
         super().commit()
 
     def close(self, *, leaves_closed: bool = False) -> None:
@@ -146,7 +152,6 @@ def _plain(end: End) -> End:
     return End(end.kind, end.name, end.descriptor, end.number)
 
 
-def sources(prefixes: Iterable[Prefix]) -> tuple[tuple[bytes, int], ...]:
+def sources(spoken: Iterable[bytes]) -> tuple[tuple[bytes, int], ...]:
     """The addresses that a file's outbound policies speak from, where they name one: what the inside has unless told otherwise."""
-    whole = {prefix.address for prefix in prefixes if prefix.bits == 8 * len(prefix.address)}
-    return tuple((one, 8 * len(one)) for one in sorted(whole, key=lambda one: (len(one), one)))
+    return tuple((one, 8 * len(one)) for one in sorted(spoken, key=lambda one: (len(one), one)))

@@ -12,6 +12,7 @@ its ports, decides whether they ever become a packet. Not here: the policies of 
 """
 
 import contextlib
+import os
 import shutil
 import subprocess
 from collections.abc import Iterable
@@ -30,6 +31,7 @@ TABLE = "koura"
 _PRIORITY = -310  # before connection tracking, and before raw
 _IKE_PORTS = (500, 4500)
 _PORTED = (6, 17, 33, 132, 136)
+_NOT_HERE = "nft is not here: install nftables, or start with --no-inbound-guard"
 
 
 class NoGuard(KouraError):
@@ -38,12 +40,12 @@ class NoGuard(KouraError):
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What the guard is made from. policies: the inbound SPD in order. settings: default policies and levels.
+    """What the guard is made from. rules: those of `rules_of` for the inbound SPD, in its order. settings: default policies.
 
     ports: of ESP in UDP. bypass: (protocol, port) of sockets that speak in clear whatever the SPD says.
     """
 
-    policies: tuple[Policy, ...]
+    rules: tuple[str, ...]
     settings: Settings
     interfaces: tuple[str, ...] = ()
     ports: tuple[int, ...] = (4500,)
@@ -67,7 +69,7 @@ def compile_rules(said: Said) -> str:
         "  fib daddr type local meta l4proto 17 frag frag-off != 0 accept",
         "  icmpv6 type { 133, 134, 135, 136, 137 } ip6 hoplimit 255 accept",
         *(f"  meta l4proto {protocol} th dport {port} accept" for protocol, port in said.bypass),
-        *(line for number, policy in enumerate(said.policies) for line in _rule(policy, number, said.settings)),
+        *said.rules,
     ]  # fmt: skip
     for version in (4, 6):
         if said.settings.of(version).def_policy == 0:
@@ -75,7 +77,8 @@ def compile_rules(said: Said) -> str:
     return "\n".join((*lines, " }", "}")) + "\n"
 
 
-def _rule(policy: Policy, number: int, settings: Settings) -> Iterable[str]:
+def rules_of(policy: Policy, number: int, settings: Settings) -> Iterable[str]:
+    """What one inbound policy says, if it says anything of packets in clear. number: its id, by which the operator finds it."""
     selector = policy.selector
     if selector is None:
         return
@@ -155,10 +158,43 @@ def remove() -> None:
         _nft(f"table arp {TABLE}\ndelete table arp {TABLE}\n")
 
 
+class Loading:
+    """A table on its way to the kernel, while its owner does other things."""
+
+    def __init__(self, rules: str) -> None:
+        """Raises NoGuard."""
+        self._said = os.fdopen(os.memfd_create("nft says", os.MFD_CLOEXEC), "rb")
+        try:
+            with os.fdopen(os.memfd_create("rules", os.MFD_CLOEXEC), "w+") as text:
+                text.write(rules)
+                text.seek(0)
+                self._process = subprocess.Popen(["nft", "-f", "-"], stdin=text, stdout=self._said, stderr=self._said)
+            self._ended = os.pidfd_open(self._process.pid)
+        except OSError as error:
+            self._said.close()
+            raise NoGuard(_NOT_HERE if isinstance(error, FileNotFoundError) else f"nft: {error.strerror}") from error
+
+    def fileno(self) -> int:
+        """Readable when it has come to its end."""
+        return self._ended
+
+    def finish(self) -> None:
+        """Wait for the end. Raises NoGuard."""
+        status = self._process.wait()
+        os.close(self._ended)
+        with self._said as said:
+            said.seek(0)
+            _judge(status, said.read().decode(errors="replace"))
+
+
 def _nft(text: str) -> None:
     try:
         done = subprocess.run(["nft", "-f", "-"], input=text, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
-        raise NoGuard("nft is not here: install nftables, or start with --no-inbound-guard") from error
-    if done.returncode:
-        raise NoGuard(f"nftables refused the guard: {done.stderr.strip().splitlines()[0] if done.stderr else '?'}")
+        raise NoGuard(_NOT_HERE) from error
+    _judge(done.returncode, done.stderr)
+
+
+def _judge(status: int, said: str) -> None:
+    if status:
+        raise NoGuard(f"nftables refused the guard: {said.strip().splitlines()[0] if said.strip() else '?'}")

@@ -18,18 +18,17 @@ from pathlib import Path
 
 from pyroute2 import IPRoute, NetlinkError
 
-from koura.address import Prefix, show
+from koura.address import Prefix, parse, show
+from koura.host import rtnetlink
+from koura.host.rtnetlink import RTM_F_FIB_MATCH, RTN_BLACKHOLE, Changes, Rtnetlink
 
 MARK = 0x4B6F
 TABLE = 19311
 PRIORITY = 19311
 BLACKHOLE_METRIC = 4096
-RTN_BLACKHOLE = 6
-RT_SCOPE_LINK = 253
 ALIAS = "koura: host mode"  # by which a TUN that was left is known
 FIB_RULE_INVERT = 2
-RTM_F_FIB_MATCH = 0x2000
-_GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # RTMGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE
+_GONE = frozenset((2, 3, 19))  # ENOENT, ESRCH, ENODEV
 _FAMILIES = {4: socket.AF_INET, 16: socket.AF_INET6}
 
 
@@ -57,8 +56,9 @@ class Routes:
 
     def __init__(self, interface: str) -> None:
         self._netlink = IPRoute()
-        self._watch = IPRoute()
-        self._watch.bind(groups=_GROUPS)
+        self._routes = Rtnetlink()
+        self._watch = Changes()
+        self._links: dict[int, int] = {}
         self.ours: frozenset[bytes] = frozenset()
         self._interface = interface
         self._index = 0
@@ -89,21 +89,17 @@ class Routes:
         """Make the table what is wanted: new routes first, so that no destination is without one in between.
 
         only_adds: what is wanted no longer stays. is_anew: addresses or other routes have changed, so sources are looked up again.
+        Raises OSError after all that could be done was.
         """
-        sources: dict[Prefix, bytes] = {}
-        for one in sorted(set(wanted), key=_order):
-            sources[one.dst] = one.source or sources.get(one.dst, b"")
-        for dst, asked in sources.items():
-            standing = self._standing.get(dst)
-            if standing is not None and not is_anew and standing.asked == asked:
-                continue
-            source = asked or self._source(dst)
-            if standing is None or standing.source != source:
-                self._add(dst, source)
-            self._standing[dst] = _Standing(asked, source)
-        for dst in [dst for dst in self._standing if not only_adds and dst not in sources]:
-            self._delete(dst)
-            del self._standing[dst]
+        sources = merged(wanted)
+        self._set(sources, is_anew=is_anew)
+        if not only_adds:
+            self._delete([dst for dst in self._standing if dst not in sources])
+
+    def change(self, wanted: Iterable[Wanted], unwanted: Iterable[Prefix]) -> None:
+        """What `sync` does, for these destinations alone. Raises OSError after all that could be done was."""
+        self._set(merged(wanted), is_anew=False)
+        self._delete([dst for dst in unwanted if dst in self._standing])
 
     def adopt(self) -> bool:
         """Take what an earlier daemon left as ours, to be kept or taken away by a later `sync`; whether there was anything."""
@@ -121,36 +117,43 @@ class Routes:
         return bool(self._standing)
 
     def close_off(self, destinations: Iterable[Prefix]) -> None:
-        """Rules and blackholes without an interface: nothing gets there. Raises NetlinkError."""
-        for dst in dict.fromkeys(destinations):
-            self._blackhole(dst)
+        """Rules and blackholes without an interface: nothing gets there. Raises NetlinkError, OSError."""
+        _check(self._routes.do([_blackhole(dst) for dst in dict.fromkeys(destinations)]))
         self.add_rules()
 
-    def _add(self, dst: Prefix, source: bytes) -> None:
-        self._blackhole(dst)
-        options = {**_named(dst), "oif": self._index}
-        if source:
-            options["prefsrc"] = show(source)
-        self._replace(lambda: self._netlink.route("replace", **options))
+    def _set(self, sources: dict[Prefix, bytes], *, is_anew: bool) -> None:
+        """Routes to these destinations, with these sources. A blackhole stands before its route does."""
+        changed: dict[Prefix, _Standing] = {}
+        for dst, asked in sources.items():
+            standing = self._standing.get(dst)
+            if standing is not None and not is_anew and standing.asked == asked:
+                continue
+            source = asked or self._source(dst)
+            if standing is not None and standing.source == source:
+                self._standing[dst] = _Standing(asked, source)
+            else:
+                changed[dst] = _Standing(asked, source)
+        if not changed:
+            return
+        requests = []
+        for dst, one in changed.items():
+            requests += [_blackhole(dst), rtnetlink.replace(dst, TABLE, interface=self._index, source=one.source)]
+        codes = self._routes.do(requests)
+        self._standing |= {dst: one for (dst, one), code in zip(changed.items(), codes[1::2], strict=True) if not code}
+        _check(codes)
 
-    def _blackhole(self, dst: Prefix) -> None:
-        options = _named(dst)
-        self._replace(lambda: self._netlink.route("replace", **options, type="blackhole", priority=BLACKHOLE_METRIC))
-
-    def _delete(self, dst: Prefix) -> None:
-        common = _named(dst)
-        self._forget(lambda: self._netlink.route("del", **common, oif=self._index))
-        self._forget(lambda: self._netlink.route("del", **common, type="blackhole", priority=BLACKHOLE_METRIC))
+    def _delete(self, destinations: list[Prefix]) -> None:
+        requests = []
+        for dst in destinations:
+            del self._standing[dst]
+            requests.append(rtnetlink.delete(dst, TABLE, interface=self._index))
+            requests.append(rtnetlink.delete(dst, TABLE, blackhole_metric=BLACKHOLE_METRIC))
+        _check(code for code in self._routes.do(requests) if code not in _GONE)
 
     def _source(self, dst: Prefix) -> bytes:
         """The address the host would speak from to this destination, were it not for us."""
-        family = _FAMILIES[len(dst.address)]
-        try:
-            answer = self._netlink.route("get", dst=_probe(dst), family=family, mark=MARK)
-        except NetlinkError:
-            return b""
-        found = answer[0].get_attr("RTA_PREFSRC") if answer else None
-        return socket.inet_pton(family, found) if found else b""
+        found = self._routes.find(_probe(dst), MARK)
+        return found.source if found is not None else b""
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
@@ -185,7 +188,10 @@ class Routes:
 
     def drain(self) -> bool:
         """Read what changed; whether any of it matters: routes of our own table do not."""
-        return any(message.get_attr("RTA_TABLE") != TABLE for message in self._watch.get())
+        matters = self._watch.drain(TABLE)
+        if matters:
+            self._links = {}
+        return matters
 
     def look(self) -> None:
         """Which addresses are ours now."""
@@ -202,25 +208,31 @@ class Routes:
 
     def mtus(self, destinations: Iterable[bytes]) -> dict[bytes, int]:
         """What the first link towards each destination takes, past our own routes; b'': that of the default route, or the widest."""
-        links = {link["index"]: link.get_attr("IFLA_MTU") or 0 for link in self._netlink.get_links() if link["index"] != self._index}
-        return {destination: self._mtu(destination, links) for destination in destinations}
+        return {destination: self._mtu(destination) for destination in destinations}
 
-    def _mtu(self, destination: bytes, links: dict[int, int]) -> int:
-        for probe in (show(destination),) if destination else ("198.51.100.1", "2001:db8::1"):
+    def _mtu(self, destination: bytes) -> int:
+        for probe in (destination,) if destination else _FAR.values():
             # The route as it was set first: what the kernel has heard of a path ends some day, and nobody would tell us.
             for flags in (RTM_F_FIB_MATCH, 0):
-                try:
-                    answer = self._netlink.route("get", dst=probe, family=_FAMILIES[16 if ":" in probe else 4], mark=MARK, flags=flags)
-                except NetlinkError:
-                    continue
-                for route in answer:
-                    octets = route.get_attr("RTA_METRICS").get_attr("RTAX_MTU") if route.get_attr("RTA_METRICS") else None
-                    if octets or route.get_attr("RTA_OIF") in links:
-                        return int(octets or links[route.get_attr("RTA_OIF")])
-        return int(max((octets for octets in links.values() if octets < 65536), default=1500))
+                found = self._routes.find(probe, MARK, flags)
+                octets = (found.mtu_octets or self._link_mtu(found.interface)) if found is not None else 0
+                if octets:
+                    return octets
+        return max((octets for index, octets in self._widths().items() if index != self._index and octets < 65536), default=1500)
+
+    def _link_mtu(self, index: int) -> int:
+        """0 for our own interface, and for none."""
+        return 0 if index == self._index else self._widths(index).get(index, 0)
+
+    def _widths(self, index: int = 0) -> dict[int, int]:
+        """The MTU of each link, as it was when something changed last; of one that was not there then, anew."""
+        if not self._links or (index and index not in self._links):
+            self._links = {link["index"]: link.get_attr("IFLA_MTU") or 0 for link in self._netlink.get_links()}
+        return self._links
 
     def close(self) -> None:
         self._watch.close()
+        self._routes.close()
         self._netlink.close()
 
     @staticmethod
@@ -234,7 +246,7 @@ class Routes:
         try:
             do()
         except NetlinkError as error:
-            if error.code not in (2, 3, 19):  # ENOENT, ESRCH, ENODEV
+            if error.code not in _GONE:
                 raise
 
 
@@ -246,19 +258,35 @@ def _quieten(interface: str) -> None:
             file.write_text(value)
 
 
-def _probe(prefix: Prefix) -> str:
+_FAR = {4: parse("198.51.100.1"), 16: parse("2001:db8::1")}
+
+
+def _probe(prefix: Prefix) -> bytes:
     """An address to ask the route of: inside the prefix; for the default route some address far away."""
+    octets = len(prefix.address)
     if prefix.bits == 0:
-        return "198.51.100.1" if len(prefix.address) == 4 else "2001:db8::1"
-    return show(prefix.address if prefix.bits == 8 * len(prefix.address) else prefix.address[:-1] + bytes((prefix.address[-1] | 1,)))
+        return _FAR[octets]
+    return prefix.address if prefix.bits == 8 * octets else prefix.address[:-1] + bytes((prefix.address[-1] | 1,))
 
 
-def _named(dst: Prefix) -> dict[str, object]:
-    """The route's key. Of link scope: with any wider one a packet for a neighbour only (SO_DONTROUTE, a strict route) would pass it by."""
-    scope = {"scope": RT_SCOPE_LINK} if len(dst.address) == 4 else {}
-    return {"dst": f"{show(dst.address)}/{dst.bits}", "family": _FAMILIES[len(dst.address)], "table": TABLE, **scope}
+def _blackhole(dst: Prefix) -> bytes:
+    return rtnetlink.replace(dst, TABLE, blackhole_metric=BLACKHOLE_METRIC)
+
+
+def _check(codes: Iterable[int]) -> None:
+    """Raises OSError for the first that was not done."""
+    failed = next((code for code in codes if code), 0)
+    if failed:
+        raise rtnetlink.why(failed)
+
+
+def merged(wanted: Iterable[Wanted]) -> dict[Prefix, bytes]:
+    """The source of each destination: of several wishes for one, that with a source counts."""
+    sources: dict[Prefix, bytes] = {}
+    for one in sorted(set(wanted), key=_order):
+        sources[one.dst] = one.source or sources.get(one.dst, b"")
+    return sources
 
 
 def _order(one: Wanted) -> tuple[bytes, int, bytes]:
-    """Of several wishes for one destination the one with a source comes last, and counts."""
     return one.dst.address, one.dst.bits, one.source

@@ -5,6 +5,7 @@
         -> {"ok": true, "device": "tun"}, with the interface's descriptors (a TUN's queues, or AF_PACKET at the far end of a veth)
     {"do": "have", "addresses": [["10.1.1.5", 32], ...]}
     {"do": "sync", "wanted": [[address, bits, source], ...]}
+    {"do": "change", "wanted": [[address, bits, source], ...], "unwanted": [[address, bits], ...]}
 
 Whoever asks gets one answer for each; {"ok": false, "why": ...} when it cannot be done. The routes are host.routes', as in host mode:
 blackholes and all. It ends when the other end of its socket closes.
@@ -65,8 +66,11 @@ class _Steward:
             self._routes.raise_interface(self._mtu_octets, [(address.parse(text), bits) for text, bits in asked["addresses"]])
             return {"ok": True}
         self._routes.look()
-        self._routes.sync(Wanted(Prefix(address.parse(to), bits), address.parse(source) if source else b"")
-                          for to, bits, source in asked["wanted"])  # fmt: skip
+        wanted = [Wanted(Prefix(address.parse(to), bits), address.parse(source) if source else b"") for to, bits, source in asked["wanted"]]
+        if asked["do"] == "change":
+            self._routes.change(wanted, [Prefix(address.parse(to), bits) for to, bits in asked["unwanted"]])
+        else:
+            self._routes.sync(wanted)
         return {"ok": True}
 
     def _raise(self, asked: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
@@ -130,5 +134,12 @@ class Steward:
 
     def sync(self, wanted: Iterable[Wanted]) -> None:
         """Routes into the interface. Raises NotDone."""
-        self.ask(do="sync", wanted=[(address.show(one.dst.address), one.dst.bits, address.show(one.source) if one.source else "")
-                                    for one in wanted])  # fmt: skip
+        self.ask(do="sync", wanted=_told(wanted))
+
+    def change(self, wanted: Iterable[Wanted], unwanted: Iterable[Prefix]) -> None:
+        """Some of them. Raises NotDone."""
+        self.ask(do="change", wanted=_told(wanted), unwanted=[(address.show(one.address), one.bits) for one in unwanted])
+
+
+def _told(wanted: Iterable[Wanted]) -> list[tuple[str, int, str]]:
+    return [(address.show(one.dst.address), one.dst.bits, address.show(one.source) if one.source else "") for one in wanted]
