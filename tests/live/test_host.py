@@ -1,6 +1,7 @@
 """Two machines in host mode, in namespaces: ordinary ping between them is protected on the wire, in every mode and family."""
 
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -23,6 +24,18 @@ add {ONE} {TWO} esp 0x3001 -m transport -u 5 -r 32 {GCM};
 add {TWO} {ONE} esp 0x3002 -m transport -u 5 -r 32 {BACK};
 """
 
+TO_GROUPS = """
+import errno, socket
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+    one.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("192.0.2.1"))
+    for group in ("239.77.1.1", "239.78.1.1"):
+        try:
+            one.sendto(b"to whom it may concern", (group, 9))
+            print(group, "sent")
+        except OSError as error:
+            print(group, errno.errorcode[error.errno])
+"""
+
 
 def _policies(us: int, them: int) -> str:
     lines = []
@@ -30,6 +43,7 @@ def _policies(us: int, them: int) -> str:
         lines += [
             f"spdadd 10.77.{one}.0/24 10.77.{other}.0/24 any -P {way} ipsec esp/tunnel/192.0.2.{one}-192.0.2.{other}/require;",
             f"spdadd 192.0.2.{one} 192.0.2.{other} any -P {way} ipsec esp/transport//require;",
+            f"spdadd 192.0.2.{one} 239.77.0.0/16 any -P {way} ipsec esp/transport//require;",
             f"spdadd 2001:db8:0:1::{one} 2001:db8:0:1::{other} any -P {way} ipsec esp/transport//require;",
         ]
     return "\n".join(lines)
@@ -68,3 +82,9 @@ def test_what_comes_in_clear_is_dropped_by_the_guard(two: tuple[str, str]) -> No
     dropped = [line for line in run(two[1], "nft", "list", "ruleset").splitlines() if "192.0.2.1" in line and "drop" in line]
     assert dropped
     assert "packets 0" not in dropped[0]
+
+
+def test_what_a_policy_protects_does_not_go_to_its_group_in_clear(two: tuple[str, str]) -> None:
+    """The sender of a datagram to a group names an interface, which no route of ours can change: the kernel refuses it."""
+    said = run(two[0], sys.executable, "-c", TO_GROUPS)
+    assert said.split() == ["239.77.1.1", "EPERM", "239.78.1.1", "sent"]

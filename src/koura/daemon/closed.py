@@ -84,9 +84,11 @@ def hold(closed: Closed | None) -> bool:
         whole = [one.dst for one in undecided(closed.settings)]
         table.close_off([one.selector.dst for one in outbound if one.selector is not None] + whole)
         if closed.host.has_guard:
-            inbound = [one for one in in_order(closed.policies) if one.policy.direction is Direction.INBOUND and is_general(one)]
-            rules = tuple(line for one in inbound for line in guard.rules_of(one.policy, one.id, closed.settings))
-            guard.load(guard.compile_rules(guard.Said(rules, closed.settings, ports=closed.host.ports)))
+            general = [one for one in in_order(closed.policies) if is_general(one)]
+            rules = {one.id: tuple(guard.rules_of(one.policy, one.id, closed.settings)) for one in general}
+            inbound = tuple(line for one in general if one.policy.direction is Direction.INBOUND for line in rules[one.id])
+            to_groups = tuple(line for one in general if guard.names_group(one.policy) for line in rules[one.id])
+            guard.load(guard.compile_rules(guard.Said(inbound, closed.settings, ports=closed.host.ports, to_groups=to_groups)))
         return True
     finally:
         table.close()

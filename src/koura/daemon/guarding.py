@@ -46,11 +46,12 @@ class Guarding:
         policy = written.policy if written is not None else None
         had = (self._policies.pop(key, None), self._open.pop(key, None)) != (None, None)
         self._rules.pop(key, None)
-        if written is None or policy is None or policy.direction is not Direction.INBOUND:
+        if written is None or policy is None:
             return had
-        if is_general(written):
+        is_inbound = policy.direction is Direction.INBOUND
+        if is_general(written) and (is_inbound or guard.names_group(policy)):
             self._policies[key] = written
-        elif written.socket is not None and policy.action is Action.BYPASS:
+        elif written.socket is not None and is_inbound and policy.action is Action.BYPASS:
             self._open[key] = written.socket
         else:
             return had
@@ -84,11 +85,14 @@ class Guarding:
             one = self._policies[key]
             self._rules[key] = tuple(guard.rules_of(one.policy, one.id, self._settings))
         keys = sorted(self._policies, key=lambda key: self._policies[key].order)
+        inbound = [key for key in keys if self._policies[key].policy.direction is Direction.INBOUND]
+        to_groups = [key for key in keys if self._policies[key].policy.direction is not Direction.INBOUND]
         speaking = set(self._open.values())
         bypass = {(one.protocol, one.port) for one in self._bound.values() if one.socket in speaking and one.port}
         return guard.compile_rules(guard.Said(
-            tuple(line for key in keys for line in self._rules[key]), self._settings, (self._config.interface, *self._tunnels),
+            tuple(line for key in inbound for line in self._rules[key]), self._settings, (self._config.interface, *self._tunnels),
             tuple(sorted({*self._config.ports, *self._ports})), tuple(sorted(bypass)),
+            tuple(line for key in to_groups for line in self._rules[key]),
         ))  # fmt: skip
 
     # -- when it is made -----------------------------------------------------------------------------------------------

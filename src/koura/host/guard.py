@@ -1,4 +1,4 @@
-"""The inbound guard: what policy wants protected does not come in clear, engine or no engine. nft(8).
+"""The guard: what policy wants protected does not come in clear, nor go to a group in clear, engine or no engine. nft(8).
 
 A table of ours in the prerouting hook, before routing and connection tracking, compiled from the inbound SPD in its order:
 
@@ -9,6 +9,9 @@ A table of ours in the prerouting hook, before routing and connection tracking, 
 It stays when the engine and the keeper die; `koura down` takes it away. A fragment that shows no ports is dropped where any policy
 with ports protects its addresses and protocol; later fragments of UDP to this host pass, for ESP in UDP: the first one, which shows
 its ports, decides whether they ever become a packet. Not here: the policies of sockets, which `bypass` ports stand for.
+
+What is sent to a multicast group or a broadcast address leaves by the interface that the sender chose, past all routes, and so past
+the TUN: a second chain, in the output hook, drops it where an outbound policy names the group or the address and protects or refuses it.
 """
 
 import contextlib
@@ -18,10 +21,10 @@ import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from koura.address import Family, Prefix, family, show
+from koura.address import Family, Prefix, family, is_multicast, show
 from koura.errors import KouraError
 from koura.host.routes import MARK
-from koura.saindex import Protocol
+from koura.saindex import Direction, Protocol
 from koura.settings import Settings
 from koura.spd.policy import Action, Policy
 from koura.spd.selector import ANY_PORT, ANY_PROTOCOL, Selector
@@ -30,6 +33,7 @@ from koura.traffic.levels import is_needed
 TABLE = "koura"
 _PRIORITY = -310  # before connection tracking, and before raw
 _IKE_PORTS = (500, 4500)
+_NEIGHBOURS = "icmpv6 type { 133, 134, 135, 136, 137 } ip6 hoplimit 255 accept"
 _PORTED = (6, 17, 33, 132, 136)
 _NOT_HERE = "nft is not here: install nftables, or start with --no-inbound-guard"
 
@@ -42,7 +46,8 @@ class NoGuard(KouraError):
 class Said:
     """What the guard is made from. rules: those of `rules_of` for the inbound SPD, in its order. settings: default policies.
 
-    ports: of ESP in UDP. bypass: (protocol, port) of sockets that speak in clear whatever the SPD says.
+    ports: of ESP in UDP. bypass: (protocol, port) of sockets that speak in clear whatever the SPD says. to_groups: the rules of those
+    outbound policies that name a group (`names_group`), in the SPD's order.
     """
 
     rules: tuple[str, ...]
@@ -50,6 +55,7 @@ class Said:
     interfaces: tuple[str, ...] = ()
     ports: tuple[int, ...] = (4500,)
     bypass: tuple[tuple[int, int], ...] = ()
+    to_groups: tuple[str, ...] = ()
 
 
 def compile_rules(said: Said) -> str:
@@ -67,18 +73,41 @@ def compile_rules(said: Said) -> str:
         f"  fib daddr type local udp dport {{ {ports} }} accept",
         "  fib daddr type local meta l4proto 17 ip frag-off & 0x1fff != 0 accept",
         "  fib daddr type local meta l4proto 17 frag frag-off != 0 accept",
-        "  icmpv6 type { 133, 134, 135, 136, 137 } ip6 hoplimit 255 accept",
+        f"  {_NEIGHBOURS}",
         *(f"  meta l4proto {protocol} th dport {port} accept" for protocol, port in said.bypass),
         *said.rules,
     ]  # fmt: skip
     for version in (4, 6):
         if said.settings.of(version).def_policy == 0:
             lines.append(f'  meta nfproto ipv{version} counter drop comment "default"')
-    return "\n".join((*lines, " }", "}")) + "\n"
+    return "\n".join((*lines, " }", *_to_groups(said, trusted), "}")) + "\n"
+
+
+def _to_groups(said: Said, trusted: str) -> Iterable[str]:
+    """The chain for what is sent to a group; none where no policy names one."""
+    if not said.to_groups:
+        return
+    yield " chain groups {"
+    yield f"  type filter hook output priority {_PRIORITY}; policy accept;"
+    yield "  fib daddr type != { broadcast, multicast } accept"
+    yield f"  meta mark {MARK:#x} accept"
+    yield f"  oifname {{ {trusted} }} accept"
+    yield f"  {_NEIGHBOURS}"
+    yield from said.to_groups
+    yield " }"
+
+
+def names_group(policy: Policy) -> bool:
+    """Whether it is outbound to multicast, or to an address that some network's broadcast may have: all ones behind 30 bits or fewer."""
+    if policy.selector is None or policy.direction is not Direction.OUTBOUND:
+        return False
+    prefix = policy.selector.dst
+    is_host = prefix.bits == 8 * len(prefix.address) == 32
+    return (prefix.bits > 0 and is_multicast(prefix.address)) or (is_host and prefix.address[3] & 3 == 3)
 
 
 def rules_of(policy: Policy, number: int, settings: Settings) -> Iterable[str]:
-    """What one inbound policy says, if it says anything of packets in clear. number: its id, by which the operator finds it."""
+    """What one policy says, if it says anything of packets in clear. number: its id, by which the operator finds it."""
     selector = policy.selector
     if selector is None:
         return

@@ -53,7 +53,7 @@ def test_a_page_shows_what_is_said(
 
 def test_the_pages_show_something() -> None:
     assert [len(shown(page)) for page in ("README.md", "docs/replay.md")] == [2, 6]
-    assert len(scripts()) == 5
+    assert len(scripts()) == 6
 
 
 @pytest.mark.covers("R58")
