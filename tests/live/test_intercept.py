@@ -44,6 +44,16 @@ print(socket.socket(socket.AF_INET, socket.SOCK_DGRAM).getsockopt(1, 39), refuse
     assert engine.adopted[0]["dialect"] == "linux"
 
 
+def test_a_key_socket_says_what_it_is(engine: Engine) -> None:
+    """Also a duplicate, in whatever room there is; sockets of the kernel are asked of the kernel."""
+    lines = output(engine, """
+s = key(); t = socket.socket(fileno=os.dup(s.fileno())); k = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+print([s.getsockopt(1, name) for name in (39, 3, 38)], int(t.type), t.proto)
+print([k.getsockopt(1, name) for name in (39, 3, 38)], s.getsockopt(1, 39, 2).hex(), refused(s.setsockopt, 1, 3, 1))
+""")
+    assert lines == ["[15, 3, 2] 3 2", "[10, 2, 17] 0f00 ENOPROTOOPT"]
+
+
 def test_a_reply_is_there_within_the_millisecond_however_slow_the_engine(engine: Engine) -> None:
     engine.delay_s = 0.05
     lines = output(engine, """

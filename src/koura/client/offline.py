@@ -9,7 +9,7 @@ from koura.errors import Refused
 from koura.moment import Moment
 from koura.pfkey.dialect import FREEBSD, Dialect
 from koura.pfkey.message import Message
-from koura.pfkey.server import Parts, Server
+from koura.pfkey.server import Asked, Parts, Server
 from koura.sadb.association import Makings
 from koura.sadb.database import Database as Sad
 from koura.sadb.hot import Arena
@@ -42,7 +42,8 @@ class Offline:
         known, dice = registry.default(), _Dice()
         self.dialect: Dialect = FREEBSD
         self.sad, self.spd = Sad(Makings(known, Arena(), dice)), Spd()
-        self._server = Server(Parts(self.sad, self.spd, dice, known), settings or Settings(), _ignore, _ignore)
+        asked = Asked(_ignore, _ignore, lambda _relation, _at: None)
+        self._server = Server(Parts(self.sad, self.spd, dice, known), settings or Settings(), asked)
         self._server.opened(_SOCKET)
         self._seq = 0
 

@@ -14,6 +14,7 @@ Without acks the errno of a send() that a kernel would have failed comes as a ba
 message type 0 with ENOBUFS and the count as its seq. Numbers of ours are big endian.
 """
 
+import select
 import socket
 import struct
 from collections.abc import Callable
@@ -88,8 +89,9 @@ class Client(Peer):
             except BlockingIOError:
                 return
             except OSError:
-                octets = 0
-            if octets == 0:
+                self.end()
+                return
+            if octets == 0 and self._has_ended():
                 self.end()
                 return
             message = bytes(_buffer[:octets])
@@ -101,6 +103,12 @@ class Client(Peer):
             self._has_spoken = True
             self.talk = Dialogue(message, dumps=self.talk.dumps, is_pulling=self.talk.is_pulling)
             self._calls.request(self)
+
+    def _has_ended(self) -> bool:
+        """Nothing was received: whether that is the end, and not a message without octets, which is a bad request like others."""
+        poll = select.poll()
+        poll.register(self.socket, select.POLLRDHUP)
+        return bool(poll.poll(0))
 
     def _greet(self, message: bytes) -> None:
         words = dict(word.partition("=")[::2] for word in message[len(HELLO) :].decode("ascii", "replace").split())

@@ -160,7 +160,7 @@ class Engine:
         (room,) = struct.unpack(">I", record.body)
         messages = stack.pull(number, room, self._clock.now())
         has_more = stack.has_dump(number)
-        self._tell([Record(Kind.PULLED, number, bytes((has_more,)) + pack(messages))])
+        self._tell([Record(Kind.PULLED, number, bytes((has_more,)) + pack(messages))], stack.overheard(number, messages))
 
     def _call(self, record: Record) -> None:
         asked = json.loads(record.body)

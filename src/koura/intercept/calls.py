@@ -12,12 +12,13 @@ import socket
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NoReturn
 
 from koura.errors import Refused
 from koura.host import udpcopy
 from koura.host.sockdiag import cookie_of
 from koura.intercept import caller, kernel
-from koura.intercept.abi import AF_KEY, IPPROTO_UDP, SOCKETCALLS, Call, Calls, Machine
+from koura.intercept.abi import AF_KEY, IPPROTO_UDP, SO_DOMAIN, SO_PROTOCOL, SO_TYPE, SOCKETCALLS, SOL_SOCKET, Call, Calls, Machine
 from koura.intercept.engine import Engine
 from koura.intercept.holds import Holds, blocking_duplicate
 from koura.intercept.kernel import Gone, Notification
@@ -31,6 +32,7 @@ UDP_ENCAP_ESPINUDP = 2
 SHORT_POLL_NS = 10_000_000
 KEY_SOCKETS_KNOWN = 65536
 INTERNET = (socket.AF_INET, socket.AF_INET6)
+NATURE = {SO_DOMAIN: AF_KEY, SO_TYPE: socket.SOCK_RAW, SO_PROTOCOL: PF_KEY_V2}  # of a key socket, as a kernel tells it
 
 
 class Done(Exception):
@@ -161,6 +163,8 @@ class Answers:
 
     def _set(self, caught: Caught, now_s: float) -> None:
         descriptor, level, _, address, octets = caught.args[:5]
+        if _int(level) == SOL_SOCKET:
+            raise GoOn
         with self._steal(caught, descriptor) as stolen:
             if stolen.family not in INTERNET:
                 raise GoOn
@@ -197,24 +201,35 @@ class Answers:
 
     def _get(self, caught: Caught, _now_s: float) -> None:
         """M33: the buffer's own header says which direction; UDP_ENCAP only where we have set it."""
-        descriptor, level, _, address, length_at = caught.args[:5]
+        descriptor, level, option, address, length_at = caught.args[:5]
+        if _int(level) == SOL_SOCKET:
+            with self._steal_key_socket(caught, _int(descriptor)):
+                octets = struct.pack("=i", NATURE[_int(option)])
+            self._give(caught, address, length_at, octets)
         with self._steal(caught, descriptor) as stolen:
             if stolen.family not in INTERNET:
                 raise GoOn
             cookie = cookie_of(stolen)
-        room = struct.unpack("=i", self._read(caught, length_at, 4))[0]
         if _int(level) == IPPROTO_UDP:
             known = self.places.get(cookie)
             if known is None or not known.kind:
                 raise GoOn
             octets = struct.pack("=i", known.kind)
-            if room < 0:
-                raise Done(error=errno.EINVAL)
         else:
-            if room < POLICY_OCTETS_MIN:
+            if self._room(caught, length_at) < POLICY_OCTETS_MIN:
                 raise Done(error=errno.EINVAL)
             direction = self._read(caught, address, POLICY_OCTETS_MIN)[DIRECTION_OFFSET]
             octets = self._engine.get_policy(cookie, _int(level), direction)
+        self._give(caught, address, length_at, octets)
+
+    def _room(self, caught: Caught, length_at: int) -> int:
+        return int(struct.unpack("=i", self._read(caught, length_at, 4))[0])
+
+    def _give(self, caught: Caught, address: int, length_at: int, octets: bytes) -> NoReturn:
+        """An option's value, as much of it as there is room for. Raises Done."""
+        room = self._room(caught, length_at)
+        if room < 0:
+            raise Done(error=errno.EINVAL)
         octets = octets[:room]
         kernel.write_memory(caught.thread, address, octets)
         kernel.write_memory(caught.thread, length_at, struct.pack("=i", len(octets)))
@@ -230,7 +245,14 @@ class Answers:
             if caught.abi.poll is None and not self._is_short(caught):
                 raise GoOn
             descriptor = struct.unpack("=i", self._read(caught, caught.args[0], 4))[0]
-            # Cheap first: most polls of one millisecond are of something else. An inode's number may be another's by now, a cookie not.
+        except OSError as error:
+            raise GoOn from error
+        self.holds.hold(caught.id, self._steal_key_socket(caught, descriptor), now_s)
+
+    def _steal_key_socket(self, caught: Caught, descriptor: int) -> socket.socket:
+        """A duplicate of a key socket that we gave away; what is none is the kernel's business. Raises Done, Gone."""
+        try:
+            # Cheap first: most such calls are about something else. An inode's number may be another's by now, a cookie not.
             inode = _inode(os.readlink(f"/proc/{caught.thread}/fd/{descriptor}"))
             if inode not in self._key_sockets:
                 raise GoOn
@@ -240,7 +262,7 @@ class Answers:
         if cookie_of(stolen) != self._key_sockets[inode]:
             stolen.close()
             raise GoOn
-        self.holds.hold(caught.id, stolen, now_s)
+        return stolen
 
     def _is_short(self, caught: Caught) -> bool:
         """Whether the ppoll's timespec is about a millisecond."""

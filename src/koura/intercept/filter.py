@@ -71,10 +71,11 @@ def _section(assembler: "_Assembler", calls: Calls, name: str) -> None:
     for level in OPTIONS:
         assembler.jump(BPF_JEQ, level, f"{name} level {level}")
     assembler.ret(RET_ALLOW)
-    for level, option in OPTIONS.items():
+    for level, options in OPTIONS.items():
         assembler.label(f"{name} level {level}")
         assembler.load_arg(2)
-        assembler.jump(BPF_JEQ, option, "notify")
+        for option in options:
+            assembler.jump(BPF_JEQ, option, "notify")
         assembler.ret(RET_ALLOW)
 
     # iked gives each PF_KEY answer one millisecond: poll(fds, 1, 1). Such a call is held until the answer is queued.

@@ -12,7 +12,7 @@ from koura.pfkey import show
 from koura.pfkey.dialect import Dialect
 from koura.pfkey.dump import Dump
 from koura.pfkey.message import Message
-from koura.pfkey.numbers import Ext, Type
+from koura.pfkey.numbers import Ext, SaType, Type
 from koura.pfkey.ours import FORWARD, KEEP_REQIDS, KouraPolicy, merged
 from koura.pfkey.request import Request
 from koura.pfkey.rules import RULES, Extensions
@@ -20,7 +20,7 @@ from koura.pfkey.sockets import Audience, Outgoing
 from koura.settings import Settings
 from koura.spd.database import Database
 from koura.spd.entry import Entry, id_from_linux_index
-from koura.spd.policy import Action, Policy, Scope
+from koura.spd.policy import Action, Level, Policy, Scope
 
 Reply = tuple[Outgoing, Audience] | None
 _ORDERS = {kind: rule.out for kind, rule in RULES.items()}
@@ -85,7 +85,9 @@ class PolicyRequests:
         return Outgoing.of(Message(head.type, head.satype, head.seq, head.pid, 0, show.REFERENCES + 1, said)), Audience.ONE
 
     def flush(self, request: Request) -> Reply:
-        """SPDFLUSH: what interfaces and sockets own stays."""
+        """SPDFLUSH: what interfaces and sockets own stays. FreeBSD refuses one that says more than that."""
+        if request.values and not request.socket.dialect.is_lenient:
+            raise Refused(Errno.EINVAL, "SPDFLUSH has no extensions: it removes all policies")
         self.spd.flush(Scope.GLOBAL)
         return request.echo(), Audience.ALL
 
@@ -98,7 +100,7 @@ class PolicyRequests:
             raise Refused(Errno.ENOENT, "no policies")
 
         def one(entry: Entry, seq: int) -> Message:
-            return Message(head.type, head.satype, seq, head.pid, 0, show.REFERENCES, show.entry_extensions(entry, dialect))
+            return Message(head.type, SaType.UNSPEC, seq, head.pid, 0, show.REFERENCES, show.entry_extensions(entry, dialect))
 
         request.socket.dumps.append(Dump(entries, one, dialect))
         return None
@@ -124,8 +126,9 @@ def _answer(request: Request, shown: policies.PolicyExtension, entry: Entry) -> 
 
 
 def _with_reqid(extension: policies.PolicyExtension, policy: Policy) -> policies.PolicyExtension:
-    """The policy as asked for, its first request with the reqid it got."""
-    if not policy.requirements or extension.requests[0].reqid == policy.requirements[0].reqid:
-        return extension
-    first = replace(extension.requests[0], reqid=policy.requirements[0].reqid)
-    return replace(extension, requests=(first, *extension.requests[1:]))
+    """The policy as asked for, each unique request with the reqid it got."""
+    got = [
+        replace(one, reqid=need.reqid) if need.level is Level.UNIQUE else one
+        for one, need in zip(extension.requests, policy.requirements, strict=False)
+    ]  # fmt: skip
+    return replace(extension, requests=(*got, *extension.requests[len(got) :]))

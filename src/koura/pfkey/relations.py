@@ -1,8 +1,10 @@
 """Requests that are about SAs and policies at once: ACQUIRE as a client sends it (RFC 2367 §3.1.6), and Linux's X_MIGRATE."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from koura.errors import Errno, Refused
+from koura.moment import Moment
 from koura.pfkey import show, terms
 from koura.pfkey.numbers import Ext, Type
 from koura.pfkey.policy import PolicyExtension, agree
@@ -13,32 +15,35 @@ from koura.pfkey.tell import Tell, Wanted
 from koura.sadb.agreement import Agreement
 from koura.sadb.association import Association, State
 from koura.sadb.database import Database as Sad
-from koura.saindex import Mode
+from koura.saindex import Mode, SaIndex
 from koura.spd.database import Database as Spd
 from koura.spd.policy import Policy, Requirement
 
 Reply = tuple[Outgoing, Audience] | None
-_FROM_CLIENTS = 0x8000_0000
+Ask = Callable[[SaIndex, Moment], int | None]
 
 
 @dataclass(slots=True)
 class Relations:
-    """The handlers, around both databases. `seq`: the last ACQUIRE that a client asked for; the stack's own count from 1."""
+    """The handlers, around both databases. `ask(relation, at)`: the number of an ACQUIRE for it; None: one went out lately."""
 
     sad: Sad
     spd: Spd
-    seq: int = _FROM_CLIENTS
+    ask: Ask
 
     def relay(self, request: Request, tell: Tell) -> Reply:
-        """ACQUIRE with addresses and a proposal: our own ACQUIRE goes to the key managers. EEXIST if there is such an SA."""
+        """ACQUIRE with addresses and a proposal: our own ACQUIRE goes to the key managers, like one for a packet, and is not repeated
+        sooner. EEXIST if there is an SA that would do."""
         for ext in (Ext.ADDRESS_SRC, Ext.ADDRESS_DST, Ext.PROPOSAL):
             if ext not in request.values:
                 raise Refused(Errno.EINVAL, f"ACQUIRE needs both addresses and a proposal, or nothing; {ext.name} is missing")
         relation = terms.index(request)
-        if any(sa.agreement.index == relation for sa in self.sad.between(relation.src, relation.dst, relation.protocol)):
+        if any(_serves(sa.agreement.index, relation) for sa in self.sad.between(relation.src, relation.dst, relation.protocol)):
             raise Refused(Errno.EEXIST, "there is an SA for this relation")
-        self.seq = _FROM_CLIENTS | (self.seq + 1)
-        return tell.acquire_message(Wanted(relation, self.seq, identities=terms.identities(request))), Audience.SATYPE
+        seq = self.ask(relation, request.at)
+        if seq is None:
+            return None
+        return tell.acquire_message(Wanted(relation, seq, identities=terms.identities(request))), Audience.SATYPE
 
     def migrate(self, request: Request) -> Reply:
         """X_MIGRATE: endpoints of one policy, and of the SAs it uses, change from the first of each pair of requests to the second.
@@ -85,6 +90,11 @@ class Relations:
             if (there is not None and there is not sa) or key in taken:
                 raise Refused(Errno.EEXIST, f"SPI {agreement.spi:#x} is taken at the new destination")
             taken.add(key)
+
+
+def _serves(index: SaIndex, wanted: SaIndex) -> bool:
+    """Whether an SA would do: a reqid that is asked for is its own, and its mode is the one asked for, or any."""
+    return wanted.reqid in (0, index.reqid) and index.mode in (Mode.ANY, wanted.mode)
 
 
 def _pairs(extension: PolicyExtension, request: Request) -> list[tuple[Requirement, Requirement]]:

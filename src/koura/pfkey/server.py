@@ -20,7 +20,7 @@ from koura.pfkey.dialect import FREEBSD, Dialect
 from koura.pfkey.message import Message
 from koura.pfkey.numbers import HEADER_OCTETS, PF_KEY_V2, SaType, Type
 from koura.pfkey.policy_requests import PolicyRequests
-from koura.pfkey.relations import Relations
+from koura.pfkey.relations import Ask, Relations
 from koura.pfkey.request import Request
 from koura.pfkey.sa_requests import SaRequests
 from koura.pfkey.sockets import Audience, Delivery, KeySocket, Outgoing, Sockets
@@ -58,18 +58,28 @@ class Parts:
     registry: Registry
 
 
-class Server:
-    """One PF_KEY server. `settled(seq, relation)` hears of every SA that was made, `failed(seq)` of each that was given up."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What keeps count of ACQUIREs: `settled(seq, relation)` hears of every SA that was made, `failed(seq)` of each that was given up;
+    `ask(relation, at)` gives the number of one that a client wants to be sent, None if one went out lately."""
 
-    def __init__(self, parts: Parts, settings: Settings, settled: Callable[[int, SaIndex], None], failed: Callable[[int], None]) -> None:
+    settled: Callable[[int, SaIndex], None]
+    failed: Callable[[int], None]
+    ask: Ask
+
+
+class Server:
+    """One PF_KEY server."""
+
+    def __init__(self, parts: Parts, settings: Settings, asked: Asked) -> None:
         self.statistics = Statistics()
         self._settings = settings
         self._registry = parts.registry
-        self._failed = failed
+        self._failed = asked.failed
         self._sockets = Sockets(self.statistics)
-        self._sas = SaRequests(parts.sad, settings, parts.entropy, settled)
+        self._sas = SaRequests(parts.sad, settings, parts.entropy, asked.settled)
         self._policies = PolicyRequests(parts.spd, settings)
-        self._relations = Relations(parts.sad, parts.spd)
+        self._relations = Relations(parts.sad, parts.spd, asked.ask)
         self.tell = Tell(self._sockets, settings)
         sas, policies = self._sas, self._policies
         self._handlers: dict[int, Callable[[Request], Reply]] = {
@@ -132,6 +142,15 @@ class Server:
             self.statistics.in_one += 1
             self.statistics.gave(octets[1], len(octets))
         return tuple(found)
+
+    def overheard(self, socket: int, messages: tuple[bytes, ...]) -> tuple[Delivery, ...]:
+        """What promiscuous sockets get of messages that were pulled for this socket."""
+        known = self._sockets.get(socket)
+        if known is None or not self._sockets.has_promiscuous:
+            return ()
+        dialect = known.dialect
+        told = (Outgoing.written(Message.read(octets, dialect), dialect, octets) for octets in messages)
+        return tuple(delivery for outgoing in told for delivery in self._sockets.overheard(outgoing))
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
@@ -241,7 +260,7 @@ class Server:
         return Outgoing(head.type, head.satype, make), Audience.REGISTERED
 
     def _promisc(self, sender: KeySocket, head: Message, octets: bytes) -> Reply:
-        """X_PROMISC: satype 1 on, 0 off; with a whole message behind the base header, that goes to all sockets."""
+        """X_PROMISC: satype 1 on, 0 off, and everybody is told; with a whole message behind the base header, that goes to all sockets."""
         dialect = sender.dialect
         if not sender.is_privileged:
             raise Refused(Errno.EPERM, "this needs the network privilege")
@@ -256,11 +275,12 @@ class Server:
         if mode not in (0, 1):
             raise Refused(Errno.EINVAL, "promiscuous mode is 1 or 0")
         self._sockets.be_promiscuous(sender, mode == 1)
-        return Outgoing.written(replace(head, errno=0), dialect, octets[:2] + b"\0" + octets[3:]), Audience.ONE
+        return Outgoing.written(replace(head, errno=0), dialect, octets[:2] + b"\0" + octets[3:]), Audience.ALL
 
     def _acquire(self, request: Request) -> Reply:
         """ACQUIRE from a client: a key manager gives up (base only), or asks us to ask the others."""
         if not request.values:
-            self._failed(request.head.seq)
+            if request.head.seq and request.head.errno:
+                self._failed(request.head.seq)
             return None
         return self._relations.relay(request, self.tell)

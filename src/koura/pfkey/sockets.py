@@ -1,7 +1,7 @@
 """Key sockets: who is open, who registered for what, and who gets which message. RFC 2367 §3.1.7, §3.1.11.
 
 - An Outgoing is a message once, and its octets once per dialect: a broadcast costs one encoding for all FreeBSD clients.
-- A promiscuous socket gets every message that anybody gets, behind one more base header; besides its own copy if it has one.
+- A promiscuous socket gets every message that anybody gets, behind one more base header; its own copy, if it has one, comes after that.
 - ACQUIRE and EXPIRE go to those who registered for their satype (S16); `register_all` brings back FreeBSD's way.
 - A message that a dialect has no number for does not reach clients of that dialect.
 """
@@ -23,7 +23,7 @@ class Audience(Enum):
 
     ONE = "one"  # the sender
     REGISTERED = "registered"  # whoever registered for anything, and the sender
-    SATYPE = "satype"  # whoever registered for the message's satype
+    SATYPE = "satype"  # whoever registered for the message's satype; the sender, too, only if it did
     ALL = "all"
 
 
@@ -143,9 +143,10 @@ class Sockets:
             chosen = self._open.values()
         else:
             stats.in_registered += 1
+            asks = sender if audience is Audience.REGISTERED else None
             any_type = everyone or audience is Audience.REGISTERED
-            chosen = [s for s in self._open.values() if s is sender or (s.registered if any_type else satype in s.registered)]
-        found = []
+            chosen = [s for s in self._open.values() if s is asks or (s.registered if any_type else satype in s.registered)]
+        found = self.overheard(outgoing) if self._promiscuous else []
         for socket in chosen:
             if socket.is_deaf:
                 continue
@@ -153,11 +154,15 @@ class Sockets:
             if octets:
                 stats.gave(octets[1], len(octets))
                 found.append(Delivery(socket.number, octets))
-        if self._promiscuous:
-            found += self._overheard(outgoing)
         return tuple(found)
 
-    def _overheard(self, outgoing: Outgoing) -> list[Delivery]:
+    @property
+    def has_promiscuous(self) -> bool:
+        """Whether any socket overhears others."""
+        return self._promiscuous > 0
+
+    def overheard(self, outgoing: Outgoing) -> list[Delivery]:
+        """The copies of a message that promiscuous sockets get."""
         found = []
         for socket in self._open.values():
             octets = outgoing.octets(socket.dialect) if socket.is_promiscuous else b""

@@ -16,7 +16,7 @@ from koura.saindex import Mode, SaIndex
 from koura.settings import KeySettings
 
 REPEAT_NS = NS_PER_S
-_NUMBERS = 0x7FFF_FFFF  # the upper half is for ACQUIREs that clients ask for
+_NUMBERS = 0x7FFF_FFFF
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from koura.errors import Errno, Refused
 from koura.moment import Moment
 from koura.pfkey.dialect import FREEBSD
 from koura.pfkey.message import Message
-from koura.pfkey.server import Parts, Server
+from koura.pfkey.server import Asked, Parts, Server
 from koura.sadb.association import Association, Makings
 from koura.sadb.database import Database as Sad
 from koura.sadb.hot import Arena
@@ -110,7 +110,7 @@ class _Runner:
         self.base = 0
         self._sad = Sad(Makings(known, Arena(), dice))
         self._spd = Spd()
-        self._server = Server(Parts(self._sad, self._spd, dice, known), settings, _ignore, _ignore)
+        self._server = Server(Parts(self._sad, self._spd, dice, known), settings, Asked(_ignore, _ignore, lambda _relation, _at: None))
         self._server.opened(_SOCKET)
         self._sa_spans: dict[int, Span] = {}  # by the SA's place in the order of all
         self._policy_spans: dict[int, Span] = {}

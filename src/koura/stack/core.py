@@ -168,7 +168,7 @@ class Stack:
         self.tap = Tap()
         self.filter = Filter(rule)
         self._keys = KeyManagement(self.sadb, self._settings, acquires_from)
-        self.server = Server(Parts(self.sadb, self.spd, entropy, known), self._settings, self._keys.settled, self._keys.failed)
+        self.server = Server(Parts(self.sadb, self.spd, entropy, known), self._settings, self._keys.asked)
         self._plane = Plane(
             self.sadb, self.spd, Tally(self.counters), self._settings, entropy, self._keys, self.tap, self.filter
         )
@@ -279,6 +279,11 @@ class Stack:
         """The next messages of the socket's dumps that fit."""
         self._tick(at)
         return self.server.pull(socket, room_octets, at)
+
+    def overheard(self, socket: int, pulled: tuple[bytes, ...]) -> tuple[Event, ...]:
+        """What promiscuous sockets hear of messages that were pulled."""
+        self._keys.deliver(self.server.overheard(socket, pulled))
+        return self._plane.take_events()
 
     # -- what the host knows -------------------------------------------------------------------------------------------
 

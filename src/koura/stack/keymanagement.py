@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from koura.moment import NS_PER_S, Moment
 from koura.notices import PeerMoved
-from koura.pfkey.server import Server
+from koura.pfkey.server import Asked, Server
 from koura.pfkey.sockets import Delivery
 from koura.pfkey.tell import Mapping, Wanted
 from koura.sadb.acquire import Acquires
@@ -37,6 +37,11 @@ class KeyManagement:
         self._server: Server | None = None
         self._events: list[Event] = []
         self._told: dict[tuple[int, int], tuple[tuple[bytes, int], int]] = {}
+
+    @property
+    def asked(self) -> Asked:
+        """For the server."""
+        return Asked(self.settled, self.failed, self.ask)
 
     def connect(self, server: Server, events: list[Event]) -> None:
         """The server is built with our callbacks, so it comes second; `events` is the stack's list."""
@@ -93,6 +98,10 @@ class KeyManagement:
     def failed(self, seq: int) -> None:
         """A key manager gave this ACQUIRE up: the relation is left alone for its time."""
         self._acquires.failed(seq)
+
+    def ask(self, index: SaIndex, at: Moment) -> int | None:
+        """A client wants an ACQUIRE for this relation: its number, unless one went out lately."""
+        return self._acquires.ask(index, at, self.settings.key, self.settings.limits.acquires)
 
     def peer_moved(self, moved: PeerMoved) -> None:
         """SAs in UDP to and from a peer take its new address and port; one whose SPI is taken there stays where it is."""

@@ -89,6 +89,21 @@ def test_a_request_is_consumed_only_when_its_replies_are_queued(keeper: Keeper) 
     assert keeper.theirs.recv(100) == b"\2 reply"
 
 
+def test_a_message_without_octets_is_a_bad_request_and_not_the_end(keeper: Keeper) -> None:
+    keeper.send(b"")
+    assert (keeper.requests, keeper.gone) == ([b""], 0)
+    keeper.client.answered(errno.EMSGSIZE, False, "")
+    keeper.client.settle()
+    assert keeper.theirs.recv(100)[2] == errno.EMSGSIZE
+    keeper.send(REQUEST)
+    assert keeper.requests == [b"", REQUEST]
+    keeper.client.answered(0, False, "")
+    keeper.client.settle()
+    keeper.theirs.close()
+    keeper.turn()
+    assert keeper.gone == 1
+
+
 def test_one_request_at_a_time_in_their_order(keeper: Keeper) -> None:
     for n in range(3):
         keeper.theirs.send(REQUEST + bytes((n,)))

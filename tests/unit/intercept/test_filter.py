@@ -43,8 +43,8 @@ def test_calls_of_ours_notify_and_their_neighbours_pass(machine: Machine, calls:
         assert judge(machine, calls.audit, calls.socket, family) == filter.RET_ALLOW
     for number in (calls.setsockopt, calls.getsockopt):
         for level in (0, 1, 6, 17, 18, 40, 41, 42, 270):
-            for option in (0, 2, 15, 16, 17, 33, 34, 35, 99, 100, 101):
-                is_ours = OPTIONS.get(level) == option
+            for option in (0, 2, 3, 4, 15, 16, 17, 33, 34, 35, 37, 38, 39, 40, 99, 100, 101):
+                is_ours = option in OPTIONS.get(level, ())
                 assert judge(machine, calls.audit, number, 3, level, option) == (filter.RET_USER_NOTIF if is_ours else filter.RET_ALLOW)
 
 

@@ -172,7 +172,7 @@ def test_a_life_of_a_policy_by_the_senders(engine: Engine, tmp_path: Path, diale
         lib.pfkey_send_spdflush(so)
         assert Message.read(lib.pfkey_recv(so), speaker).type == Type.X_SPDFLUSH
         lib.pfkey_send_promisc_toggle(so, 1)
-        assert Message.read(lib.pfkey_recv(so), speaker).type == Type.X_PROMISC
+        assert lib.pfkey_recv(so)[16:] == lib.pfkey_recv(so)[:16]  # a promiscuous socket's copy, and its own
         assert len(engine.world.spd) == 0
 
 

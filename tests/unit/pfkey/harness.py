@@ -7,10 +7,12 @@ from koura.crypto import registry
 from koura.moment import Moment
 from koura.pfkey.dialect import FREEBSD, Dialect
 from koura.pfkey.message import Message
-from koura.pfkey.server import Answer, Parts, Server
+from koura.pfkey.server import Answer, Asked, Parts, Server
+from koura.sadb.acquire import Acquires
 from koura.sadb.association import Makings
 from koura.sadb.database import Database as Sad
 from koura.sadb.hot import Arena
+from koura.saindex import SaIndex
 from koura.settings import Settings
 from koura.spd.database import Database as Spd
 
@@ -42,6 +44,7 @@ class World:
     dice: Dice = field(default_factory=Dice)
     settled: list[int] = field(default_factory=list)
     failed: list[int] = field(default_factory=list)
+    acquires: Acquires = field(default_factory=Acquires)
     inbox: dict[int, list[bytes]] = field(default_factory=dict)
     dialects: dict[int, Dialect] = field(default_factory=dict)
 
@@ -50,7 +53,10 @@ class World:
         self.sad = Sad(Makings(known, Arena(), self.dice))
         self.spd = Spd()
         parts = Parts(self.sad, self.spd, self.dice, known)
-        self.server = Server(parts, self.settings, lambda seq, _: self.settled.append(seq), self.failed.append)
+        self.server = Server(parts, self.settings, Asked(lambda seq, _: self.settled.append(seq), self.failed.append, self._ask))
+
+    def _ask(self, index: SaIndex, at: Moment) -> int | None:
+        return self.acquires.ask(index, at, self.settings.key, self.settings.limits.acquires)
 
     def open(self, socket: int, dialect: Dialect = FREEBSD, pid: int = 0, is_privileged: bool = True) -> None:
         self.server.opened(socket, dialect, pid, is_privileged)
@@ -63,7 +69,10 @@ class World:
         for delivery in answer.deliveries:
             self.inbox[delivery.socket].append(delivery.octets)
         while self.server.has_dump(socket):
-            self.inbox[socket] += self.server.pull(socket, ROOM, self.at)
+            pulled = self.server.pull(socket, ROOM, self.at)
+            for delivery in self.server.overheard(socket, pulled):
+                self.inbox[delivery.socket].append(delivery.octets)
+            self.inbox[socket] += pulled
         return answer.errno
 
     def ask(self, socket: int, message: Message) -> list[Message]:
