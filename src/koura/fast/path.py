@@ -129,7 +129,7 @@ class FastPath:
             self._burst.begin(self._round)
             self._verdicts.clear()
             settings = plane.settings
-            self._ports = plane.ports | plane.sadb.udp_ports()
+            self._ports = plane.ports | plane.sadb.encapsulated.ports()
             is_known = self._burst.configure(settings, sorted(self._ports))
             self._is_on = bool(is_known) and not (settings.test_replay or settings.test_integrity or self._is_asked())
         return self._is_on and not plane.tap.is_open and plane.filter.rule is None
@@ -180,7 +180,7 @@ class FastPath:
         if mtu is not None:
             room = pmtu.room((step,), 20 if packet[0] >> 4 == 4 else 40, mtu, plane.settings)
             deadline = plane.paths.until_ns(step.sa, at) or UNLIMITED
-        if plane.sadb.is_shared(key[0], key[1]):
+        if plane.sadb.encapsulated.is_shared(key[0], key[1]):
             deadline = min(deadline, at.ns + latches.CHECK_S * NS_PER_S)
         self._put(True, key, drivers.FORWARD, (entry, (), False, FORWARDED), (place, step.outer is not None, room, deadline))
         return True
@@ -206,7 +206,7 @@ class FastPath:
             place = self._place_of(sa) if sa is not None else None
             if place is None or self._asks_always(_flow(inner)):
                 return
-            if self._plane.sadb.is_shared(applied.dst, applied.src):
+            if self._plane.sadb.encapsulated.is_shared(applied.dst, applied.src):
                 deadline = at.ns + latches.CHECK_S * NS_PER_S
             self._burst.receives(place)
             key = (*inner, int(applied.was_tunnel) << 63 | place << 32 | self._burst.serial(place))
@@ -217,7 +217,8 @@ class FastPath:
     def _asks_always(self, flow: Flow) -> bool:
         """Whether a flow, in either direction, may be one of several that differ in nothing the engine sees: echo of hosts behind a NAT."""
         sadb = self._plane.sadb
-        is_shared = sadb.has_shared and (sadb.is_shared(flow.src, flow.dst) or sadb.is_shared(flow.dst, flow.src))
+        around = sadb.encapsulated
+        is_shared = around.has_shared and (around.is_shared(flow.src, flow.dst) or around.is_shared(flow.dst, flow.src))
         return is_shared and not latches.is_told_apart(flow)
 
     def _learn_discard(self, packet: bytes, reason: Ending) -> None:
@@ -252,7 +253,7 @@ class FastPath:
 
     def _relation_changed(self, sa: Association, index: SaIndex) -> None:
         self._known.changed(sa, index)
-        if index.protocol is Protocol.ESP and self._plane.sadb.udp_ports() - self._ports:
+        if index.protocol is Protocol.ESP and self._plane.sadb.encapsulated.ports() - self._ports:
             self._generation = -1
 
     def _age(self) -> int:

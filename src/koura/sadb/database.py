@@ -6,7 +6,6 @@ uses the same number (M3, S1). Outbound it is found under its relation (relation
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TypeVar
 
 from koura.crypto.driver import Support
 from koura.errors import Errno, Refused
@@ -14,6 +13,7 @@ from koura.moment import Moment
 from koura.sadb import association, lifetime
 from koura.sadb.agreement import Agreement, Encapsulation
 from koura.sadb.association import Association, Happened, Left, Makings, State
+from koura.sadb.encapsulated import Encapsulated
 from koura.sadb.grace import Grace
 from koura.sadb.hot import SOFT_TOLD
 from koura.sadb.lifetime import Deadlines, Expired
@@ -24,9 +24,6 @@ from koura.settings import Limits as Bounds
 from koura.wire.ipcomp import DEFLATE_CPI, WELL_KNOWN_BELOW
 
 _Spi = tuple[bytes, int, int, bytes]
-_Port = tuple[bytes, int]
-_Peer = tuple[bytes, bytes, int]
-_K = TypeVar("_K")
 
 
 class Database:
@@ -39,12 +36,7 @@ class Database:
         self._makings = makings
         self._bounds = bounds
         self._all: dict[_Spi, Association] = {}
-        self._ports: dict[_Port, int] = {}  # where SAs expect ESP in UDP -> how many
-        self._udp_ports: dict[int, int] = {}  # the same by port alone
-        self._in_udp: dict[int, Association] = {}  # by slot
-        self._peers: dict[_Peer, int] = {}  # where SAs in UDP go to, each peer by the port it was made with -> how many
-        self._shared = 0
-        self._peers_of: dict[tuple[bytes, bytes], int] = {}  # how many different ones between two addresses
+        self.encapsulated = Encapsulated()
         self._slots: dict[int, Association] = {}
         self._relations = Relations()
         self._deadlines = Deadlines()
@@ -99,34 +91,9 @@ class Database:
         """The SAs of one address pair and protocol, oldest first, larval ones included."""
         return tuple(self._relations.pair(src, dst, protocol))
 
-    def expects_udp(self, dst: bytes, port: int) -> bool:
-        """Whether some SA to this destination has ESP in UDP to this port. RFC 3948 §2.1."""
-        return (dst, port) in self._ports
-
-    def udp_ports(self) -> frozenset[int]:
-        """Every port that some SA expects ESP in UDP on."""
-        return frozenset(self._udp_ports)
-
-    def in_udp(self) -> tuple[Association, ...]:
-        """The SAs that have ESP in UDP, larval ones not."""
-        return tuple(self._in_udp.values())
-
-    @property
-    def has_shared(self) -> bool:
-        """Whether `is_shared` is so for any pair."""
-        return self._shared > 0
-
-    def has_peer(self, src: bytes, dst: bytes, port: int) -> bool:
-        """Whether some SA in UDP leads to the peer that had this port when the SA was made."""
-        return (src, dst, port) in self._peers
-
-    def is_shared(self, src: bytes, dst: bytes) -> bool:
-        """Whether SAs in UDP from here to there lead to several peers: hosts behind one NAT. RFC 3948 §5."""
-        return self._peers_of.get((src, dst), 0) > 1
-
     def leads_apart(self, index: SaIndex) -> bool:
-        """Whether that is so for the SAs that serve a wish; one that names a reqid may have a single peer's."""
-        return self.is_shared(index.src, index.dst) and self._relations.leads_apart(index)
+        """Whether the SAs that serve a wish lead to several peers behind one NAT; one that names a reqid may have a single peer's."""
+        return self.encapsulated.is_shared(index.src, index.dst) and self._relations.leads_apart(index)
 
     def has_spi(self, dst: bytes, protocol: Protocol, spi: int, src: bytes = b"") -> bool:
         """Whether the number is taken."""
@@ -292,7 +259,7 @@ class Database:
         self._note_change(sa, sa.agreement.index)
         del self._all[_key_of(sa.agreement)]
         del self._slots[sa.slot]
-        self._count_peer(sa, sa.agreement, -1)
+        self.encapsulated.count_peer(sa, sa.agreement, -1)
         self._relations.drop(sa, sa.agreement.index)
         self.tcp_keys -= sa.agreement.index.protocol is Protocol.TCP
         self.generation += 1
@@ -303,7 +270,7 @@ class Database:
             self._note_change(sa, sa.agreement.index)
             self.generation += 1
         self.spi_counted(sa.agreement.spi, -1)
-        self._count_port(sa.agreement, -1)
+        self.encapsulated.count_port(sa.agreement, -1)
         if sa.state is not State.DEAD:
             sa.happen(Happened.DELETED)
         if sa.window is not None:
@@ -355,8 +322,8 @@ class Database:
         self._all[_key_of(sa.agreement)] = sa
         self.spi_counted(sa.agreement.spi, 1)
         self._slots[sa.slot] = sa
-        self._count_port(sa.agreement, 1)
-        self._count_peer(sa, sa.agreement, 1)
+        self.encapsulated.count_port(sa.agreement, 1)
+        self.encapsulated.count_peer(sa, sa.agreement, 1)
         self.tcp_keys += sa.agreement.index.protocol is Protocol.TCP
         self._note_change(sa, sa.agreement.index)
         if sa.window is not None:
@@ -367,36 +334,14 @@ class Database:
         self._changed[index.pair] = None
         self.relation_changed(sa, index)
 
-    def _count_port(self, agreement: Agreement, change: int) -> None:
-        if agreement.encapsulation is None:
-            return
-        port = agreement.encapsulation.dport
-        _add(self._ports, (agreement.index.dst, port), change)
-        _add(self._udp_ports, port, change)
-
-    def _count_peer(self, sa: Association, agreement: Agreement, change: int) -> None:
-        if agreement.encapsulation is None:
-            return
-        if change > 0:
-            self._in_udp[sa.slot] = sa
-        else:
-            self._in_udp.pop(sa.slot, None)
-        index = agreement.index
-        peer = (index.src, index.dst, agreement.encapsulation.home[1])
-        before = peer in self._peers
-        _add(self._peers, peer, change)
-        was_shared = self.is_shared(*peer[:2])
-        _add(self._peers_of, peer[:2], (peer in self._peers) - before)
-        self._shared += self.is_shared(*peer[:2]) - was_shared
-
     def _move(self, sa: Association, old: Agreement) -> None:
         """File an SA under what its agreement says now, keeping its place where the relation is the same."""
         self.generation += 1
         self.noted(sa)
-        self._count_port(old, -1)
-        self._count_port(sa.agreement, 1)
-        self._count_peer(sa, old, -1)
-        self._count_peer(sa, sa.agreement, 1)
+        self.encapsulated.count_port(old, -1)
+        self.encapsulated.count_port(sa.agreement, 1)
+        self.encapsulated.count_peer(sa, old, -1)
+        self.encapsulated.count_peer(sa, sa.agreement, 1)
         self._note_change(sa, old.index)
         self._note_change(sa, sa.agreement.index)
         if old.index != sa.agreement.index:
@@ -419,12 +364,6 @@ def _no_change(_sa: Association, _index: SaIndex) -> None:
 
 def _no_count(_spi: int, _change: int) -> None:
     """Nobody counts."""
-
-
-def _add(counts: dict[_K, int], key: _K, change: int) -> None:
-    counts[key] = counts.get(key, 0) + change
-    if not counts[key]:
-        del counts[key]
 
 
 def _key(dst: bytes, protocol: Protocol, spi: int, src: bytes) -> _Spi:

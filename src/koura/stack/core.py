@@ -183,7 +183,7 @@ class Stack:
 
     def encapsulates(self, port: int) -> bool:
         """Whether a socket or an SA has ESP in UDP on this port."""
-        return port in self._plane.ports or port in self.sadb.udp_ports()
+        return port in self._plane.ports or port in self.sadb.encapsulated.ports()
 
     @property
     def fast_path(self) -> Fast | None:

@@ -68,7 +68,7 @@ def choose(policy: Policy, flow: Flow, sadb: Database, settings: Settings, port:
     missing: list[Missing] = []
     for requirement in policy.requirements:
         index = _index(requirement, src, dst)
-        is_shared = sadb.has_shared and requirement.mode is Mode.TRANSPORT and sadb.leads_apart(index)
+        is_shared = sadb.encapsulated.has_shared and requirement.mode is Mode.TRANSPORT and sadb.leads_apart(index)
         if is_shared and port is None:
             raise Discarded(NATT_AMBIGUOUS)
         sa = sadb.outbound(index, is_oldest, port if is_shared else None)

@@ -76,7 +76,7 @@ def demultiplex(packet: bytes, summary: Summary, ports: frozenset[int], sadb: Da
     """What a whole packet is. ports: for ESP in UDP, besides those of SAs. Raises Discarded: switched off, too short, keepalive."""
     body = packet[summary.offset : summary.octets]
     if summary.protocol == _UDP and summary.dport is not None and (
-        summary.dport in ports or sadb.expects_udp(summary.dst, summary.dport)
+        summary.dport in ports or sadb.encapsulated.expects(summary.dst, summary.dport)
     ):
         return _encapsulated(packet, summary, body, settings)
     if summary.protocol == Protocol.ESP:

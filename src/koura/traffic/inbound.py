@@ -286,7 +286,7 @@ class Inbound:
                 self._verify(entry, history, flow)
         elif settings.check_policy_history and not self._is_permitted(packet, history, flow):
             raise Discarded(POLICY_IN_SELECTOR)
-        if plane.sadb.has_shared and history and plane.is_ours(flow.dst):
+        if plane.sadb.encapsulated.has_shared and history and plane.is_ours(flow.dst):
             plane.latches.came(packet, flow, history, at)
         if plane.sadb.tcp_keys and summary.protocol == _TCP and plane.is_ours(flow.dst):
             packet = tcpkeys.verified(plane, packet, summary, at)

@@ -26,7 +26,7 @@ class Keepalives:
     def next_deadline(self, now: Moment) -> Moment | None:
         """When to call `due`; now: when the stack last heard what time it is."""
         interval_ns = self._plane.settings.natt_keepalive_s * NS_PER_S
-        if not interval_ns or not self._plane.sadb.in_udp():
+        if not interval_ns or not self._plane.sadb.encapsulated.sas():
             self._due_ns = None
             return None
         if self._due_ns is None or self._due_ns > now.ns + interval_ns:
@@ -53,7 +53,7 @@ class Keepalives:
     def _used(self) -> dict[_Way, int]:
         """The ways to peers, and when something last went there: a new SA counts as something."""
         found: dict[_Way, int] = {}
-        for sa in self._plane.sadb.in_udp():
+        for sa in self._plane.sadb.encapsulated.sas():
             way = self._way(sa)
             if way is not None:
                 found[way] = max(found.get(way, 0), sa.hot.words[USED_LAST_NS], sa.created.ns)

@@ -78,7 +78,7 @@ class Latches:
         quoted = icmp.returning(packet)
         key = _key(packet, flow, 1) if quoted is None else _plain(quoted)
         latch = self._latches.get(key) if key is not None else None
-        if latch is not None and self._sadb.has_peer(flow.src, flow.dst, latch.port):
+        if latch is not None and self._sadb.encapsulated.has_peer(flow.src, flow.dst, latch.port):
             return latch.port
         to_peers = self._to_peers(flow.src, flow.dst)
         return to_peers[-1][0] if len({place for _, place in to_peers}) == 1 else None
@@ -99,7 +99,7 @@ class Latches:
     def _shared(self, history: tuple[Applied, ...]) -> Association | None:
         """The transport mode SA in UDP among these, if its peer has neighbours behind the same NAT."""
         for applied in history:
-            if not applied.was_tunnel and self._sadb.is_shared(applied.dst, applied.src):
+            if not applied.was_tunnel and self._sadb.encapsulated.is_shared(applied.dst, applied.src):
                 sa = self._sadb.receiving(applied.dst, applied.protocol, applied.spi)
                 if sa is not None and sa.agreement.encapsulation is not None:
                     return sa

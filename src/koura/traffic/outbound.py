@@ -229,7 +229,7 @@ class Outbound:
     def chosen(self, policy: Policy, flow: Flow, packet: bytes) -> bundle.Bundle:
         """The SAs that a packet under an ipsec policy goes through. Raises Discarded."""
         plane = self._plane
-        port = plane.latches.port(packet, flow) if plane.sadb.has_shared else None
+        port = plane.latches.port(packet, flow) if plane.sadb.encapsulated.has_shared else None
         return bundle.choose(policy, flow, plane.sadb, plane.settings, port)
 
     def _apply(self, packet: bytes, steps: tuple[Step, ...], at: Moment) -> tuple[bytes, ...]:
