@@ -12,6 +12,7 @@ import types
 import typing
 from collections.abc import Callable
 from enum import IntEnum, IntFlag
+from functools import cache, lru_cache
 from typing import Any, TypeVar
 
 from koura.crypto import algorithms
@@ -23,6 +24,8 @@ T = TypeVar("T")
 _Write = Callable[[Any], Any]
 _Read = Callable[[Any], Any]
 _encode = json.JSONEncoder(separators=(",", ":")).encode
+_decode = json.JSONDecoder().decode
+_FLAGS_KNOWN = 256  # combinations of flags: there are few, and making one is slow
 
 
 def write(value: Any) -> bytes:
@@ -32,7 +35,7 @@ def write(value: Any) -> bytes:
 
 def read(kind: type[T], octets: bytes) -> T:
     """The value that `write` wrote. Octets of another origin raise ValueError, TypeError, KeyError or IndexError."""
-    value = _pair(kind)[1](json.loads(octets))
+    value = _pair(kind)[1](_decode(octets.decode()))
     assert isinstance(value, kind)
     return value
 
@@ -41,21 +44,23 @@ def _same(value: Any) -> Any:
     return value
 
 
+@cache  # A number that is none raises, and is not remembered.
+def _row(name: str, number: int) -> Algorithm:
+    kind = Kind(name)
+    row = algorithms.by_number(kind, number)
+    if row is None:
+        raise Bug(f"no {kind.value} algorithm has the number {number}")
+    return row
+
+
 _PAIRS: dict[Any, tuple[_Write, _Read]] = {
     int: (_same, _same),
     str: (_same, _same),
     bool: (_same, _same),
     bytes: (bytes.hex, bytes.fromhex),
     Secret: (lambda secret: secret.reveal().hex(), lambda text: Secret(bytes.fromhex(text))),
-    Algorithm: (lambda row: [row.kind.value, row.number], lambda pair: _row(Kind(pair[0]), pair[1])),
+    Algorithm: (lambda row: [row.kind.value, row.number], lambda pair: _row(*pair)),
 }
-
-
-def _row(kind: Kind, number: int) -> Algorithm:
-    row = algorithms.by_number(kind, number)
-    if row is None:
-        raise Bug(f"no {kind.value} algorithm has the number {number}")
-    return row
 
 
 def _pair(kind: Any) -> tuple[_Write, _Read]:
@@ -75,8 +80,10 @@ def _made(kind: Any) -> tuple[_Write, _Read]:
             return _fixed([_pair(each) for each in arguments])
         write_one, read_one = _pair(arguments[0])
         return (lambda many: [write_one(one) for one in many]), (lambda many: origin(read_one(one) for one in many))
-    if isinstance(kind, type) and issubclass(kind, IntEnum | IntFlag):
-        return int, kind
+    if isinstance(kind, type) and issubclass(kind, IntFlag):
+        return int, lru_cache(_FLAGS_KNOWN)(kind)
+    if isinstance(kind, type) and issubclass(kind, IntEnum):
+        return int, {int(member): member for member in kind}.__getitem__
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _record(kind)
     raise Bug(f"{kind} cannot be written down")
@@ -102,6 +109,7 @@ def _record(kind: type[Any]) -> tuple[_Write, _Read]:
     writes, reads = zip(*(_pair(hints[name]) for name in names), strict=True)
     take = operator.attrgetter(*names)
     converted = [(place, one) for place, one in enumerate(writes) if one is not _same]
+    restored = [(place, one) for place, one in enumerate(reads) if one is not _same]
 
     def write_record(record: Any) -> Any:
         values = list(take(record)) if len(names) > 1 else [take(record)]
@@ -110,6 +118,10 @@ def _record(kind: type[Any]) -> tuple[_Write, _Read]:
         return values
 
     def read_record(values: list[Any]) -> Any:
-        return kind(*(one(value) for one, value in zip(reads, values, strict=True)))
+        if len(values) != len(names):
+            raise ValueError(f"{len(values)} fields of {kind.__name__}, not {len(names)}")
+        for place, one in restored:  # The list was made for this value: nobody else sees it.
+            values[place] = one(values[place])
+        return kind(*values)
 
     return write_record, read_record

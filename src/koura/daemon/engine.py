@@ -77,7 +77,8 @@ class Engine:
                 key, value = unpack(record.body)
                 self._kept[key] = value
             elif record.kind == Kind.START:
-                self._start()
+                with garbage.resting():  # what was left may be much, and is there to stay
+                    self._start()
             elif record.kind == Kind.STOP:
                 self._loop.soon(self._end)  # when the packets that are read already have left
             else:
@@ -93,7 +94,8 @@ class Engine:
     def _start(self) -> None:
         """Be what the engine before was."""
         at = self._clock.now()
-        slots = frozenset(left.slot for left in journal.lefts(self._kept))
+        standing = journal.lefts(self._kept)
+        slots = frozenset(left.slot for left in standing)
         stack = Stack(
             System(), journal.settings(self._kept), arena=self._memory.arena(slots), fast=FastPath if ends.is_fast() else None,
             acquires_from=self._incarnation * ACQUIRES_OF_AN_ENGINE, ledger=self._ledger,
@@ -104,7 +106,7 @@ class Engine:
         book = Journal(stack)
         inner = Inner(self._loop, stack, self._clock, lambda events: self._tell([], events))
         self._life = life = _Life(stack, book, Verbs(stack, book), Taps(self._loop, stack), inner)
-        failed = book.resume(self._kept, at)
+        failed = book.resume(self._kept, standing, at)
         life.verbs.resume(self._kept)
         lines = [Record(Kind.LOG, syslog.LOG_ERR, line.encode()) for line in failed]
         if self._ledger is not None:

@@ -9,13 +9,14 @@ change is not written here: it lies in memory that the keeper holds as well (hos
     site                what the configuration file owns (daemon.site)
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from koura.daemon import codec
 from koura.errors import Refused
 from koura.moment import Moment
 from koura.notices import EncapsulationPort, KeySocketGone, Notice, SocketBound, SocketGone
+from koura.quick import quick
 from koura.sadb import hot
 from koura.sadb.association import Association, Left, State, leave
 from koura.settings import DAEMON, Settings
@@ -33,6 +34,7 @@ class _Counts:
     last_reqid: int
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Written:
     """An Entry in plain fields, as it is written down."""
@@ -141,8 +143,11 @@ class Journal:
         self._stack.server.resume(socket, standing.registered, standing.is_promiscuous)
         self._sockets[socket] = (standing.registered, standing.is_promiscuous)
 
-    def resume(self, kept: Mapping[bytes, bytes], at: Moment) -> list[str]:
-        """Into the empty stack: policies, SAs and notices that another engine wrote down. What could not be had again, in sentences."""
+    def resume(self, kept: Mapping[bytes, bytes], standing: Iterable[Left], at: Moment) -> list[str]:
+        """Into the empty stack: policies, SAs and notices that another engine wrote down. What could not be had again, in sentences.
+
+        standing: the SAs (lefts).
+        """
         stack = self._stack
         if b"counts" in kept:
             counts = codec.read(_Counts, kept[b"counts"])
@@ -158,7 +163,7 @@ class Journal:
                 self._notices[key] = notice
                 stack.notice(notice, at)
         failed = []
-        for left in lefts(kept):
+        for left in standing:
             words = stack.arena.adopt(left.slot).words
             if left.state is not State.LARVAL and words[hot.EPOCH] != left.epoch:
                 failed.append(f"SPI {left.agreement.spi:#x}: its counters are lost")

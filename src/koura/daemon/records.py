@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from koura.errors import Malformed
+from koura.quick import quick
 
 _STEP = struct.Struct(">I")
 _RECORD = struct.Struct(">BII")
@@ -47,6 +48,7 @@ class Kind(IntEnum):
     RESERVE = 28  # lines for the ledger
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Record:
     """One of them."""

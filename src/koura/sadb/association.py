@@ -17,6 +17,7 @@ from koura.crypto.session import Compressor, Description, Digest, Session
 from koura.entropy import Entropy
 from koura.errors import Bug, Errno, Refused
 from koura.moment import Moment
+from koura.quick import quick
 from koura.sadb.agreement import Agreement, SaFlags
 from koura.sadb.hot import (
     EPOCH,
@@ -212,6 +213,7 @@ def key(sa: Association, agreement: Agreement, makings: Makings) -> None:
     _start(sa, makings, past)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Left:
     """What is left of an SA whose engine is no more: all but its sessions and the ring of its window; `slot` is its block."""

@@ -31,13 +31,14 @@ class Engine:
     failed: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        slots = frozenset(left.slot for left in journal.lefts(self.kept))
+        standing = journal.lefts(self.kept)
+        slots = frozenset(left.slot for left in standing)
         arena = memory.Shared(self.memory).arena(slots)
         settings = journal.settings(self.kept) if self.kept else Settings()
         self.stack = Stack(Seeded(self.seed), settings, arena=arena)
         self.book = Journal(self.stack)
         self.site = Site(self.stack, self.book)
-        self.failed = self.book.resume(self.kept, self.at)
+        self.failed = self.book.resume(self.kept, standing, self.at)
         self.site.resume(self.kept)
         for socket in (1, 2):
             self.stack.notice(KeySocketOpened(socket, "freebsd", 100 + socket, True), self.at)
