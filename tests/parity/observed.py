@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from koura.errors import Malformed
 from koura.pfkey.dialect import FREEBSD
-from koura.pfkey.extensions import Lifetime, Proposal, Sa
+from koura.pfkey.extensions import Lifetime, Sa
 from koura.pfkey.message import Message
 from koura.pfkey.numbers import Ext, Type
+from koura.pfkey.offers import Proposal
 from koura.wire import ipv4, ipv6
 from tests.parity.packets import expanded, headers, timeless, whole
 from tests.parity.recordings import Asked, Association, Event, Sent, Told

@@ -9,9 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 from koura.pfkey.dialect import FREEBSD
-from koura.pfkey.extensions import Lifetime, Proposal, Sa2
+from koura.pfkey.extensions import Lifetime, Sa2
 from koura.pfkey.message import Message
 from koura.pfkey.numbers import Ext, Type
+from koura.pfkey.offers import Proposal
 from koura.wire import icmp
 from tests.parity import esn, facts, twin
 from tests.parity.difference import Difference

@@ -18,8 +18,8 @@ from koura.client.operations import Event, Operation
 from koura.client.values import PolicyEntry, SaEntry, read_policy, read_sa
 from koura.errors import Errno, Refused
 from koura.pfkey.dialect import FREEBSD, Dialect
-from koura.pfkey.extensions import Supported
 from koura.pfkey.message import Message
+from koura.pfkey.offers import Supported
 from koura.sadb.agreement import Agreement
 from koura.saindex import Protocol, SaIndex
 from koura.spd.policy import Policy

@@ -11,6 +11,7 @@ from koura.pfkey import extensions as x
 from koura.pfkey.dialect import Dialect
 from koura.pfkey.message import Message
 from koura.pfkey.numbers import Ext, SaType, Type
+from koura.pfkey.offers import Proposal, Supported
 from koura.pfkey.policy import PolicyExtension
 from koura.pfkey.request import SATYPES
 from koura.sadb.agreement import Agreement
@@ -82,9 +83,9 @@ def dump(protocol: Protocol | None) -> Operation[list[SaEntry]]:
     return Operation(Message(Type.DUMP, _of(protocol)), lambda replies: [values.read_sa(reply) for reply in replies])
 
 
-def register(protocol: Protocol | None) -> Operation[tuple[x.Supported, ...]]:
-    def read(replies: Replies) -> tuple[x.Supported, ...]:
-        return tuple(one for reply in replies for one in reply.extensions if isinstance(one, x.Supported))
+def register(protocol: Protocol | None) -> Operation[tuple[Supported, ...]]:
+    def read(replies: Replies) -> tuple[Supported, ...]:
+        return tuple(one for reply in replies for one in reply.extensions if isinstance(one, Supported))
 
     return Operation(Message(Type.REGISTER, _of(protocol)), read)
 
@@ -134,7 +135,7 @@ class Acquire:
     relation: SaIndex
     seq: int
     policy_id: int
-    proposal: x.Proposal
+    proposal: Proposal
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +186,7 @@ def event(message: Message, dialect: Dialect) -> Event:
 
 
 def _acquire(message: Message) -> Event:
-    proposal, policy = message.find(x.Proposal, Ext.PROPOSAL), message.find(PolicyExtension, Ext.X_POLICY)
+    proposal, policy = message.find(Proposal, Ext.PROPOSAL), message.find(PolicyExtension, Ext.X_POLICY)
     if proposal is None:
         return Other(message)
     one = x.Sa(0)

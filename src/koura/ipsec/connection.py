@@ -30,9 +30,10 @@ from koura.ipsec.errors import (
 from koura.ipsec.text import Speaker, speaking
 from koura.pfkey import extensions as x
 from koura.pfkey.dialect import FREEBSD, Dialect
-from koura.pfkey.extensions import Extension, Supportable, Supported
+from koura.pfkey.extensions import Extension
 from koura.pfkey.message import Message
 from koura.pfkey.numbers import HEADER_OCTETS, PF_KEY_V2, Ext, SaType, Type
+from koura.pfkey.offers import Supportable, Supported
 
 Directory = str | os.PathLike[str] | None
 

@@ -3,8 +3,8 @@
 from koura.crypto import algorithms
 from koura.crypto.algorithm import Algorithm, Kind
 from koura.pfkey.dialect import Dialect
-from koura.pfkey.extensions import Combination, Limits, Proposal, Supportable, Supported
 from koura.pfkey.numbers import Ext, SaType
+from koura.pfkey.offers import Combination, Limits, Proposal, Supportable, Supported
 from koura.settings import Settings
 
 _CIPHERS = (Kind.CIPHER, Kind.AEAD)

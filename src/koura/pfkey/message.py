@@ -21,6 +21,7 @@ from koura.errors import Malformed
 from koura.pfkey import extensions as x
 from koura.pfkey.dialect import Dialect
 from koura.pfkey.numbers import HEADER_OCTETS, PF_KEY_V2, Ext, Type
+from koura.pfkey.offers import Proposal, Supported
 from koura.pfkey.ours import KouraPolicy
 from koura.pfkey.policy import PolicyExtension
 from koura.quick import quick
@@ -51,8 +52,8 @@ READERS: dict[int, Read] = {
     Ext.SA: x.Sa.read, Ext.X_GROUP_SA: x.Sa.read,
     Ext.KEY_AUTH: x.Key.read, Ext.KEY_ENCRYPT: x.Key.read,
     Ext.IDENTITY_SRC: x.Ident.read, Ext.IDENTITY_DST: x.Ident.read,
-    Ext.SENSITIVITY: x.Sensitivity.read, Ext.PROPOSAL: x.Proposal.read,
-    Ext.SUPPORTED_AUTH: x.Supported.read, Ext.SUPPORTED_ENCRYPT: x.Supported.read, Ext.SPIRANGE: x.SpiRange.read,
+    Ext.SENSITIVITY: x.Sensitivity.read, Ext.PROPOSAL: Proposal.read,
+    Ext.SUPPORTED_AUTH: Supported.read, Ext.SUPPORTED_ENCRYPT: Supported.read, Ext.SPIRANGE: x.SpiRange.read,
     Ext.X_POLICY: PolicyExtension.read, Ext.X_SA2: _read_sa2,
     Ext.X_NAT_T_TYPE: x.NatType.read, Ext.X_NAT_T_SPORT: x.NatPort.read, Ext.X_NAT_T_DPORT: x.NatPort.read,
     Ext.X_UDPENCAP: x.NatPort.read, Ext.X_NAT_T_FRAG: x.NatFrag.read, Ext.X_SA_REPLAY: x.SaReplay.read,

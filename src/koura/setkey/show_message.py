@@ -13,6 +13,7 @@ from koura.pfkey import extensions as x
 from koura.pfkey import message as messages
 from koura.pfkey.dialect import FREEBSD
 from koura.pfkey.numbers import HEADER_OCTETS, Ext, Type
+from koura.pfkey.offers import Proposal, Supported
 from koura.pfkey.ours import KouraPolicy
 from koura.pfkey.policy import PolicyExtension
 from koura.pfkey.sockaddr import Sockaddr
@@ -111,7 +112,7 @@ def _sensitivity(value: x.Sensitivity, _octets: bytes, view: View) -> str:
     )
 
 
-def _proposal(value: x.Proposal, _octets: bytes, _view: View) -> str:
+def _proposal(value: Proposal, _octets: bytes, _view: View) -> str:
     text = f"sadb_prop{{ replay={value.replay}\n"
     for one in value.combinations:
         soft, hard = one.soft, one.hard
@@ -126,7 +127,7 @@ def _proposal(value: x.Proposal, _octets: bytes, _view: View) -> str:
     return text + "}\n"
 
 
-def _supported(value: x.Supported, _octets: bytes, _view: View) -> str:
+def _supported(value: Supported, _octets: bytes, _view: View) -> str:
     rows = "".join(f"  {{ id={a.number} ivlen={a.iv_octets} min={a.min_bits} max={a.max_bits} }}\n" for a in value.algorithms)
     return f"sadb_sup{{\n{rows}}}\n"
 
@@ -185,7 +186,7 @@ def _our_policy(value: KouraPolicy, _octets: bytes, _view: View) -> str:
 _Form = Callable[..., str]
 _FORMS: tuple[tuple[type, _Form], ...] = (
     (x.Sa, _sa), (x.Lifetime, _lifetime), (x.Address, _address), (x.Key, _key), (x.Ident, _identity), (x.Sensitivity, _sensitivity),
-    (x.Proposal, _proposal), (x.Supported, _supported), (x.SpiRange, _range), (PolicyExtension, _policy), (x.Sa2, _sa2),
+    (Proposal, _proposal), (Supported, _supported), (x.SpiRange, _range), (PolicyExtension, _policy), (x.Sa2, _sa2),
     (x.NatType, _nat_type), (x.NatPort, _nat_port), (x.NatFrag, _nat_frag), (x.SaReplay, _replay), (x.Offload, _offload),
     (x.KouraSa, _ours), (KouraPolicy, _our_policy),
 )  # fmt: skip

@@ -15,6 +15,7 @@ from koura.pfkey import extensions as x
 from koura.pfkey.dialect import DIALECTS, FREEBSD, LINUX, Dialect
 from koura.pfkey.message import Message
 from koura.pfkey.numbers import Ext, SaType, Type
+from koura.pfkey.offers import Supported
 from koura.pfkey.sockaddr import Sockaddr
 from koura.secret import Secret
 from tests.unit.client.engine import Engine
@@ -36,7 +37,7 @@ def an_add(spi: int, window: int = 0) -> Message:
 def test_a_request_and_its_reply_in_every_dialect(engine: Engine, tmp_path: Path, dialect: Dialect) -> None:
     with KeySocket.connect(tmp_path, dialect) as keys:
         (reply,) = keys.ask(Message(Type.REGISTER, SaType.ESP))
-        assert reply.find(x.Supported, Ext.SUPPORTED_ENCRYPT) is not None
+        assert reply.find(Supported, Ext.SUPPORTED_ENCRYPT) is not None
         assert (reply.pid, reply.seq) == (os.getpid(), 1)
         with pytest.raises(Refused) as refused:
             keys.ask(Message(Type.REGISTER, SaType.ESP))

@@ -8,6 +8,7 @@ from koura.pfkey import extensions as x
 from koura.pfkey.dialect import FREEBSD
 from koura.pfkey.message import Message
 from koura.pfkey.numbers import Ext, SaType, Type
+from koura.pfkey.offers import Proposal
 from koura.pfkey.sockaddr import Sockaddr
 from koura.setkey.faults import BadScript
 from koura.setkey.parse import parse
@@ -63,7 +64,7 @@ def test_proposals_have_the_lifetimes_that_were_meant_and_never_null(kind: str, 
     host.tune("net.key.esp_keymin", 0)
     host.send(datagram(A, B))
     (acquire,) = host.hear(Type.ACQUIRE)
-    proposal = acquire.find(x.Proposal, Ext.PROPOSAL)
+    proposal = acquire.find(Proposal, Ext.PROPOSAL)
     assert proposal is not None
     assert proposal.combinations
     for combination in proposal.combinations:

@@ -6,9 +6,9 @@ import pytest
 
 from koura.notices import KeySocketOpened
 from koura.pfkey.dialect import FREEBSD
-from koura.pfkey.extensions import Proposal
 from koura.pfkey.message import Message
 from koura.pfkey.numbers import Ext, SaType, Type
+from koura.pfkey.offers import Proposal
 from koura.reasons import AH_ICV, AH_REPLAY, ESP_ICV, ESP_REPLAY, POLICY_IN_EXTRA, POLICY_IN_MISSING, SA_NONE_OUT, Ending
 from koura.settings import KeySettings, Settings
 from koura.sim.entropy import Seeded
