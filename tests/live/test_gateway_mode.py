@@ -22,6 +22,7 @@ WAYS = (Way(4, False, True), Way(6, True, False))
 MORE_WAYS = (Way(4, True, True), Way(6, False, False), Way(4, False, False), Way(6, True, True), Way(4, True, False), Way(6, False, True))
 HOSTS = {4: ("10.77.1.2", "10.77.2.2"), 6: ("fd00:77:1::2", "fd00:77:2::2")}
 NEAR = {4: ("10.77.1.1", "10.77.2.1"), 6: ("fd00:77:1::1", "fd00:77:2::1")}
+ONCE = ("-c", "1", "-W", "30")  # of one ping -W is the patience; of more it would not be
 CLOSED = {4: "10.77.2.99", 6: "fd00:77:2::99"}
 
 
@@ -38,12 +39,12 @@ def test_the_path_has_the_gateways_as_its_hops(between: Site, version: int, tmp_
     """RFC 4301 §5.1.2: each gateway forwards, so each takes one off; the tunnel between them is one link. Errors come secured, too."""
     row, (_, target) = between.row, HOSTS[version]
     with Capture(row.gateway_a, "wan", tmp_path / "wan.pcap"):
-        said = ping(row.host_a, "-c", "1", "-W", "5", target)
+        said = ping(row.host_a, *ONCE, target)
         assert "ttl=62" in said, between.counters()
         for hops, hop in enumerate(NEAR[version], 1):
-            said = ping(row.host_a, "-c", "1", "-W", "5", "-t", str(hops), target)
+            said = ping(row.host_a, *ONCE, "-t", str(hops), target)
             assert re.search(f"From {hop} icmp_seq=1 Time (to live )?exceeded", said), said + between.counters()
-        assert "ttl=62" in ping(row.host_a, "-c", "1", "-W", "5", "-t", "3", target), between.counters()
+        assert "ttl=62" in ping(row.host_a, *ONCE, "-t", "3", target), between.counters()
     assert others_than_protected(tmp_path / "wan.pcap") == []
 
 
@@ -52,7 +53,7 @@ def test_what_cannot_be_reached_is_told(between: Site, version: int, tmp_path: P
     """By the far gateway, and by the host itself; through the tunnel."""
     row, (source, target) = between.row, HOSTS[version]
     with Capture(row.gateway_a, "wan", tmp_path / "wan.pcap"):
-        said = ping(row.host_a, "-c", "1", "-W", "5", CLOSED[version])
+        said = ping(row.host_a, *ONCE, CLOSED[version])
         assert re.search(f"From {NEAR[version][1]} icmp_seq=1 Destination", said), said + between.counters()
         (refused,) = between.ask(row.host_a, "tcp", source, target, "0")
         assert "refused" in str(refused["why"]), between.counters()
@@ -69,5 +70,5 @@ def test_fragments_pass_both_ways(between: Site, version: int) -> None:
 
 def test_no_route_of_the_gateways_own_is_taken(between: Site) -> None:
     """What the near gateway itself sends to the far net goes the same way."""
-    assert "ttl=63" in ping(between.row.gateway_a, "-c", "1", "-W", "5", "-I", NEAR[4][0], HOSTS[4][1]), between.counters()
+    assert "ttl=63" in ping(between.row.gateway_a, *ONCE, "-I", NEAR[4][0], HOSTS[4][1]), between.counters()
     assert "19311" in run(between.row.gateway_a, "ip", "rule")

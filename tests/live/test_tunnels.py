@@ -147,9 +147,8 @@ def test_tunnels_come_and_go_while_another_works(site: Site) -> None:
         stream.send_signal(signal.SIGINT)
         said, _ = stream.communicate(timeout=PATIENCE_S)
     answered = [int(number) for number in re.findall(r"icmp_seq=(\d+)", said)]
-    sent = int(re.findall(r"(\d+) packets transmitted", said)[0])
-    assert set(range(1, sent)) <= set(answered)  # the last one may be on its way still
-    assert sent > 50
+    assert answered == list(range(1, len(answered) + 1))  # the last ones may be on their way still
+    assert len(answered) > 50
 
 
 def test_the_next_engine_has_the_tunnels_with_the_same_policies(site: Site) -> None:

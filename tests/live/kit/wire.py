@@ -56,10 +56,6 @@ class Line:
             daemon.stop()
         self.daemons.clear()
 
-    def ping(self, target: str, *more: str, count: int = 3, check: bool = False) -> str:
-        """From a; what ping says."""
-        return run(self.a, "ping", "-n", "-c", str(count), "-i", "0.05", "-W", "5", *more, target, check=check)
-
     def answers(self, target: str, *more: str) -> None:
         """Until a ping from a is answered: the first ones may be told a size. Raises AssertionError with all counters."""
         words = ("ping", "-n", "-c", "1", "-W", "2", *more, target)
