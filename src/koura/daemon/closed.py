@@ -87,8 +87,11 @@ def hold(closed: Closed | None) -> bool:
             general = [one for one in in_order(closed.policies) if is_general(one)]
             rules = {one.id: tuple(guard.rules_of(one.policy, one.id, closed.settings)) for one in general}
             inbound = tuple(line for one in general if one.policy.direction is Direction.INBOUND for line in rules[one.id])
-            to_groups = tuple(line for one in general if guard.names_group(one.policy) for line in rules[one.id])
-            guard.load(guard.compile_rules(guard.Said(inbound, closed.settings, ports=closed.host.ports, to_groups=to_groups)))
+            leaving = tuple(line for one in general if one.policy.direction is Direction.OUTBOUND for line in rules[one.id])
+            said = guard.Said(
+                inbound, closed.settings, ports=closed.host.ports, leaving=leaving, passes_control=closed.host.passes_control
+            )  # fmt: skip
+            guard.load(guard.compile_rules(said))
         return True
     finally:
         table.close()

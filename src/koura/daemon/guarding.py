@@ -1,4 +1,4 @@
-"""The inbound guard, kept as policies and ports are: nft(8) works beside the keeper, which never waits for it while it serves.
+"""The guard, kept as policies and ports are: nft(8) works beside the keeper, which never waits for it while it serves.
 
 Many changes are one table. The first is loaded GUARD_S after it was asked for; a table of thousands of rules takes nft a while, and the
 next one waits REST times as long, so that a key manager that sets up ten thousand tunnels does not keep the machine busy with their rules.
@@ -49,7 +49,7 @@ class Guarding:
         if written is None or policy is None:
             return had
         is_inbound = policy.direction is Direction.INBOUND
-        if is_general(written) and (is_inbound or guard.names_group(policy)):
+        if is_general(written):
             self._policies[key] = written
         elif written.socket is not None and is_inbound and policy.action is Action.BYPASS:
             self._open[key] = written.socket
@@ -86,13 +86,13 @@ class Guarding:
             self._rules[key] = tuple(guard.rules_of(one.policy, one.id, self._settings))
         keys = sorted(self._policies, key=lambda key: self._policies[key].order)
         inbound = [key for key in keys if self._policies[key].policy.direction is Direction.INBOUND]
-        to_groups = [key for key in keys if self._policies[key].policy.direction is not Direction.INBOUND]
+        leaving = [key for key in keys if self._policies[key].policy.direction is not Direction.INBOUND]
         speaking = set(self._open.values())
         bypass = {(one.protocol, one.port) for one in self._bound.values() if one.socket in speaking and one.port}
         return guard.compile_rules(guard.Said(
             tuple(line for key in inbound for line in self._rules[key]), self._settings, (self._config.interface, *self._tunnels),
             tuple(sorted({*self._config.ports, *self._ports})), tuple(sorted(bypass)),
-            tuple(line for key in to_groups for line in self._rules[key]),
+            tuple(line for key in leaving for line in self._rules[key]), self._config.passes_control,
         ))  # fmt: skip
 
     # -- when it is made -----------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
     [daemon]   file = "/etc/koura/setkey.conf", state = "/var/lib/koura"
     [pfkey]    path = "...", mode = "0660", group = "ipsec"     who is in the group may do what root may
     [status]   group = "koura"
-    [host]     interface = "koura0", mtu = 1500, addresses = ["10.0.0.1/24"], ports = [4500], guard = true, xdp = ["eth0"]
+    [host]     interface = "koura0", mtu = 1500, addresses = ["10.0.0.1/24"], ports = [4500], guard = true, xdp = ["eth0"], control = true
     [[tunnel]] name = "ipsec0", reqid = 100, local = "192.0.2.1", remote = "192.0.2.2", addresses = ["10.9.0.1/30"], mtu = 1400
     [[bump]]   inside = "eth1", outside = "eth0", addresses = ["192.0.2.9"], control = true, guard = true
     [enc]      interface = "enc0", always = false
@@ -143,6 +143,7 @@ TABLES: tuple[Table, ...] = (
         Key("ports", _port(1)),
         Key("guard", YES_NO, "has_guard"),
         Key("xdp", LINKS),
+        Key("control", YES_NO, "passes_control"),
     )),
     TUNNEL,
     Table("bump", BumpConfig, (

@@ -1,6 +1,6 @@
-"""The guard: what policy wants protected does not come in clear, nor go to a group in clear, engine or no engine. nft(8).
+"""The guard: what policy wants protected neither comes nor leaves in clear past the engine, which may be dead. nft(8).
 
-A table of ours in the prerouting hook, before routing and connection tracking, compiled from the inbound SPD in its order:
+A table of ours, compiled from the SPD in its order. In the prerouting hook, before routing and connection tracking:
 
     marks what is for this host and ours to open, so that a strict reverse path filter looks past our routes
     lets pass    what the TUN brings, IPsec itself, and what a policy says may come in clear
@@ -10,8 +10,13 @@ It stays when the engine and the keeper die; `koura down` takes it away. A fragm
 with ports protects its addresses and protocol; later fragments of UDP to this host pass, for ESP in UDP: the first one, which shows
 its ports, decides whether they ever become a packet. Not here: the policies of sockets, which `bypass` ports stand for.
 
-What is sent to a multicast group or a broadcast address leaves by the interface that the sender chose, past all routes, and so past
-the TUN: a second chain, in the output hook, drops it where an outbound policy names the group or the address and protects or refuses it.
+In the postrouting hook, what leaves by another interface than the TUN without the engine's mark, where policy says anything but `none`:
+our routes lead everything to the engine but what a program sends out of an interface that it names (SO_BINDTODEVICE, IP_PKTINFO), for
+which the kernel asks no route, multicast and broadcast likewise, and what rules of others route. What was marked on its way in, and got
+another destination (DNAT), loses the mark, or it would be forwarded past us.
+
+What keeps links going (as host.frames.is_control) passes whatever policy says. Broadcasts and multicast are the business only of
+policies that name them: a wider one has no peer who could open them.
 """
 
 import contextlib
@@ -33,7 +38,8 @@ from koura.traffic.levels import is_needed
 TABLE = "koura"
 _PRIORITY = -310  # before connection tracking, and before raw
 _IKE_PORTS = (500, 4500)
-_NEIGHBOURS = "icmpv6 type { 133, 134, 135, 136, 137 } ip6 hoplimit 255 accept"
+_BEHIND_DNAT = -90
+_PAST = "goto past"
 _PORTED = (6, 17, 33, 132, 136)
 _NOT_HERE = "nft is not here: install nftables, or start with --no-inbound-guard"
 
@@ -46,8 +52,8 @@ class NoGuard(KouraError):
 class Said:
     """What the guard is made from. rules: those of `rules_of` for the inbound SPD, in its order. settings: default policies.
 
-    ports: of ESP in UDP. bypass: (protocol, port) of sockets that speak in clear whatever the SPD says. to_groups: the rules of those
-    outbound policies that name a group (`names_group`), in the SPD's order.
+    ports: of ESP in UDP. bypass: (protocol, port) of sockets that speak in clear whatever the SPD says. leaving: the rules of the
+    outbound SPD, in its order. passes_control: what keeps links going passes.
     """
 
     rules: tuple[str, ...]
@@ -55,7 +61,8 @@ class Said:
     interfaces: tuple[str, ...] = ()
     ports: tuple[int, ...] = (4500,)
     bypass: tuple[tuple[int, int], ...] = ()
-    to_groups: tuple[str, ...] = ()
+    leaving: tuple[str, ...] = ()
+    passes_control: bool = True
 
 
 def compile_rules(said: Said) -> str:
@@ -73,52 +80,72 @@ def compile_rules(said: Said) -> str:
         f"  fib daddr type local udp dport {{ {ports} }} accept",
         "  fib daddr type local meta l4proto 17 ip frag-off & 0x1fff != 0 accept",
         "  fib daddr type local meta l4proto 17 frag frag-off != 0 accept",
-        f"  {_NEIGHBOURS}",
+        *_control(said),
         *(f"  meta l4proto {protocol} th dport {port} accept" for protocol, port in said.bypass),
         *said.rules,
+        *_undecided(said.settings, 'counter drop comment "default"'),
+        " }", " chain elsewhere {", f"  type filter hook prerouting priority {_BEHIND_DNAT}; policy accept;",
+        f"  meta mark {MARK:#x} fib daddr type != local meta mark set 0",
+        " }", " chain past {", "  counter drop",
+        " }", " chain leaving {", f"  type filter hook postrouting priority {_PRIORITY}; policy accept;",
+        f"  meta mark {MARK:#x} accept",
+        f"  oifname {{ {trusted} }} accept",
+        *_control(said),
+        *(f"  meta l4proto {protocol} th sport {port} accept" for protocol, port in said.bypass),
+        *said.leaving,
+        *_undecided(said.settings, _PAST),
     ]  # fmt: skip
+    return "\n".join((*lines, " }", "}")) + "\n"
+
+
+def _control(said: Said) -> Iterable[str]:
+    """What keeps a link going."""
+    yield "  icmpv6 type { 133, 134, 135, 136, 137 } ip6 hoplimit 255 accept"
+    if said.passes_control:
+        yield "  icmpv6 type { 130, 131, 132, 143 } ip6 hoplimit 1 accept"
+        yield "  ip ttl 1 meta l4proto 2 accept"
+        yield "  ip daddr 224.0.0.0/24 meta l4proto { 2, 88, 89, 103, 112 } accept"
+        yield "  ip6 daddr ff02::/16 meta l4proto { 88, 89, 103, 112 } accept"
+        yield "  meta nfproto ipv4 udp sport { 67, 68 } udp dport { 67, 68 } accept"
+        yield "  ip6 saddr fe80::/10 udp sport { 546, 547 } udp dport { 546, 547 } accept"
+
+
+def _undecided(settings: Settings, refusal: str) -> Iterable[str]:
+    """What no policy is about."""
     for version in (4, 6):
-        if said.settings.of(version).def_policy == 0:
-            lines.append(f'  meta nfproto ipv{version} counter drop comment "default"')
-    return "\n".join((*lines, " }", *_to_groups(said, trusted), "}")) + "\n"
-
-
-def _to_groups(said: Said, trusted: str) -> Iterable[str]:
-    """The chain for what is sent to a group; none where no policy names one."""
-    if not said.to_groups:
-        return
-    yield " chain groups {"
-    yield f"  type filter hook output priority {_PRIORITY}; policy accept;"
-    yield "  fib daddr type != { broadcast, multicast } accept"
-    yield f"  meta mark {MARK:#x} accept"
-    yield f"  oifname {{ {trusted} }} accept"
-    yield f"  {_NEIGHBOURS}"
-    yield from said.to_groups
-    yield " }"
-
-
-def names_group(policy: Policy) -> bool:
-    """Whether it is outbound to multicast, or to an address that some network's broadcast may have: all ones behind 30 bits or fewer."""
-    if policy.selector is None or policy.direction is not Direction.OUTBOUND:
-        return False
-    prefix = policy.selector.dst
-    is_host = prefix.bits == 8 * len(prefix.address) == 32
-    return (prefix.bits > 0 and is_multicast(prefix.address)) or (is_host and prefix.address[3] & 3 == 3)
+        if settings.of(version).def_policy == 0:
+            yield f"  meta nfproto ipv{version} {refusal}"
 
 
 def rules_of(policy: Policy, number: int, settings: Settings) -> Iterable[str]:
-    """What one policy says, if it says anything of packets in clear. number: its id, by which the operator finds it."""
+    """What one policy says, if it says anything of packets in clear. number: its id, by which the operator finds it.
+
+    Inbound each has a counter; of what would leave there is one for all (`past`), since there may be thousands of policies.
+    """
     selector = policy.selector
     if selector is None:
         return
-    match = _match(selector)
-    if policy.action is Action.NONE or (policy.action is Action.IPSEC and not _demands(policy, settings)):
-        yield f"  {match} accept"
+    is_inbound = policy.direction is Direction.INBOUND
+    is_protected = policy.action is Action.IPSEC and (not is_inbound or _demands(policy, settings))
+    if not is_protected and policy.action is not Action.DISCARD:
+        yield f"  {_match(selector)} accept"
         return
-    yield f'  {match} counter drop comment "policy {number}"'
+    but = "" if is_inbound and not is_protected else _but_groups(selector.dst)
+    refusal = f'counter drop comment "policy {number}"' if is_inbound else _PAST
+    yield f"  {_match(selector)} {but}{refusal}"
     if selector.sport != ANY_PORT or selector.dport != ANY_PORT or selector.icmp_type is not None:
         later = "ip frag-off & 0x1fff != 0" if len(selector.src.address) == 4 else "frag frag-off != 0"
-        yield f'  {_addresses(selector)} {later} counter drop comment "policy {number}, fragments"'
+        refusal = f'counter drop comment "policy {number}, fragments"' if is_inbound else _PAST
+        yield f"  {_addresses(selector)} {but}{later} {refusal}"
+
+
+def _but_groups(dst: Prefix) -> str:
+    """What a destination may have in it without naming it: multicast, and broadcasts of some network."""
+    if dst.bits and is_multicast(dst.address):
+        return ""
+    if len(dst.address) == 16:
+        return "fib daddr type != multicast " if dst.bits < 8 else ""
+    return "fib daddr type != { broadcast, multicast } " if dst.bits < 32 else ""
 
 
 def _demands(policy: Policy, settings: Settings) -> bool:
