@@ -1,5 +1,6 @@
 """Peers behind a NAT, with keys from a file: a mapping that changes, two transport mode clients with one address, keepalives. RFC 3948."""
 
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from tests.live.kit.programs import PATIENCE_S
 from tests.live.kit.street import Street, street
 
 pytestmark = [pytest.mark.live, pytest.mark.skipif(bool(nat.why_not()), reason=nat.why_not())]
+PINGS = 20
 CLIENTS = (1, 2)
 KEEPALIVE_S = 1
 
@@ -125,16 +127,22 @@ def test_two_transport_clients_behind_one_nat_ping_and_talk_tcp_at_once(site: Si
         assert server.stdout is not None and any("listening" in line for line in server.stdout)
     running = []
     for n, client in zip(CLIENTS, street.clients, strict=True):
-        running.append(start(client, "ping", "-q", "-e", str(70 + n), "-i", "0.05", "-c", "20", "-w", "40", "192.0.2.2"))
+        running.append(start(client, "ping", "-q", "-e", str(70 + n), "-i", "0.05", "-c", str(PINGS), "-w", "40", "192.0.2.2"))
         running.append(start(client, "iperf3", "-c", "192.0.2.2", "-p", str(5200 + n), "-n", "256K"))
     said = [one.communicate(timeout=PATIENCE_S)[0] for one in running]
     for server in servers:
         server.communicate(timeout=PATIENCE_S)
     assert [one.returncode for one in running] == [0] * len(running), "\n".join((*said, site.says()))
-    assert all("20 received" in text for text in said[::2]), "\n".join((*said, site.says()))
+    assert all(is_complete(text) for text in said[::2]), "\n".join((*said, site.says()))
     counted = site.natt(site.server)
     assert counted["moved"] >= 2, "both were heard from other ports than the file says"
     assert counted["conflict"] == 0
+
+
+def is_complete(said: str) -> bool:
+    """Whether ping has the answers that it was to wait for, or more: it goes on sending while the last ones are late."""
+    found = re.search(r"(\d+) received", said)
+    return found is not None and int(found[1]) >= PINGS
 
 
 @pytest.mark.covers("M24", "S26")
@@ -147,8 +155,8 @@ def test_a_mapping_changes_in_mid_connection_and_traffic_goes_on_both_ways(site:
         site.until_answered(client, "-I", "10.77.1.1", "10.77.9.1")
         site.until_answered(street.server, "-I", "10.77.9.1", "10.77.1.1")
         assert site.natt(site.server)["moved"] > moved
-        said = run(client, "ping", "-q", "-i", "0.02", "-c", "20", "-w", "40", "-I", "10.77.1.1", "10.77.9.1")
-        assert "20 received" in said, said + site.says()
+        said = run(client, "ping", "-q", "-i", "0.02", "-c", str(PINGS), "-w", "40", "-I", "10.77.1.1", "10.77.9.1")
+        assert is_complete(said), said + site.says()
     site.until_answered(street.clients[1], "-I", "10.77.2.1", "10.77.9.1")
 
 
