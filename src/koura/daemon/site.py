@@ -23,6 +23,7 @@ from koura.daemon.journal import Journal
 from koura.errors import Errno, Refused
 from koura.host.entropy import System
 from koura.moment import Moment
+from koura.pfkey.message import Message
 from koura.pfkey.sockets import Delivery
 from koura.sadb.agreement import Agreement
 from koura.sadb.association import Association, State
@@ -41,6 +42,7 @@ from koura.traffic.outcome import Event, ToKeySocket
 
 KEY = b"site"
 _SOCKET = 1
+_TAKEN = Answered()
 Tunables = Sequence[tuple[str, str]]  # names and values
 
 
@@ -130,9 +132,9 @@ class Site:
         stack = Stack(System(), settings)
         stack.server.opened(_SOCKET, is_deaf=True)
 
-        def ask(octets: bytes) -> Answered:
-            refused = stack.server.receive(_SOCKET, octets, at).refused  # nobody waits for anything here: no more is to be done
-            return Answered(refused.errno.bsd, refused.why) if refused is not None else Answered()
+        def ask(message: Message) -> Answered:
+            refused = stack.server.take(_SOCKET, message, at)  # nobody waits for anything here: no more is to be done
+            return _TAKEN if refused is None else Answered(refused.errno.bsd, refused.why)
 
         read = []
         for name, text in scripts:

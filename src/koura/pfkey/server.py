@@ -15,7 +15,7 @@ from koura.crypto.registry import Registry
 from koura.entropy import Entropy
 from koura.errors import Errno, Malformed, Refused
 from koura.moment import Moment
-from koura.pfkey import announce, message, rules
+from koura.pfkey import announce, message, rules, values
 from koura.pfkey.dialect import FREEBSD, Dialect
 from koura.pfkey.message import Message
 from koura.pfkey.numbers import HEADER_OCTETS, PF_KEY_V2, SaType, Type
@@ -176,6 +176,19 @@ class Server:
                 return Answer(0, self._refuse(sender, head, octets, Errno.EINVAL), refused)
             return Answer(dialect.errno(Errno.EINVAL), (), refused)
 
+    def take(self, socket: int, said: Message, at: Moment) -> Refused | None:
+        """The same for who is alone here and wants no answer, only why it was refused: what needs no octets has none made."""
+        sender = self._sockets.get(socket)
+        dialect = sender.dialect if sender is not None else FREEBSD
+        is_heard = sender is None or not all(one.is_deaf for one in self._sockets)
+        if is_heard or sender is None or not values.is_plain(said, dialect, self._settings.limits.message_octets):
+            return self.receive(socket, said.write(dialect), at).refused
+        try:
+            self._serve_checked(Request(sender, b"", said, {one.ext: one for one in said.extensions}, {}, at))
+        except Refused as error:
+            return error
+        return None
+
     def _head(self, octets: bytes, dialect: Dialect) -> Message:
         """Checks 1 and 2. Raises Refused with the errno of send()."""
         stats = self.statistics
@@ -205,8 +218,13 @@ class Server:
             return self._promisc(sender, head, octets)
         if head.reserved and dialect.is_lenient:
             raise Refused(Errno.EINVAL, "sadb_msg_reserved is not 0")
-        values, windows = rules.read_extensions(octets, head, dialect)
-        request = Request(sender, octets, head, values, windows, at)
+        said, windows = rules.read_extensions(octets, head, dialect)
+        return self._serve_checked(Request(sender, octets, head, said, windows, at))
+
+    def _serve_checked(self, request: Request) -> Reply:
+        """Checks 6 to 10, then the handler: of a message whose extensions are values."""
+        sender, head, stats = request.socket, request.head, self.statistics
+        dialect = sender.dialect
         try:
             rules.check_satype(head, dialect)
         except Refused:
@@ -219,11 +237,11 @@ class Server:
             stats.out_invmsgtype += 1
             raise Refused(dialect.unknown_type, "clients do not send this message")
         try:
-            rules.check_addresses(values, dialect)
+            rules.check_addresses(request.values, dialect)
         except Refused:
             stats.out_invaddr += 1
             raise
-        rules.check_required(head.type, values)
+        rules.check_required(head.type, request.values)
         return handler(request)
 
     def _deliver(self, reply: Reply, sender: KeySocket) -> tuple[Delivery, ...]:

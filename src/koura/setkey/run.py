@@ -59,18 +59,18 @@ def _compiling(script: Script, resolve: Resolver) -> Slices[list[tuple[Statement
 
 def run(script: Script, ask: Callable[[bytes], Answered], resolve: Resolver = numeric) -> tuple[Refusal, ...]:
     """Send the whole script. `ask` takes a message in the FreeBSD dialect. Raises BadScript before the first is sent."""
-    return whole(running(script, ask, resolve))
+    return whole(running(script, lambda message: ask(message.write(FREEBSD)), resolve))
 
 
-def running(script: Script, ask: Callable[[bytes], Answered], resolve: Resolver = numeric) -> Slices[tuple[Refusal, ...]]:
-    """The same in slices."""
+def running(script: Script, ask: Callable[[Message], Answered], resolve: Resolver = numeric) -> Slices[tuple[Refusal, ...]]:
+    """The same in slices, for who takes messages as values."""
     refused = []
     made = yield from _compiling(script, resolve)
     for count, (statement, said) in enumerate(made, 1):
         if count % COMMANDS == 0:
             yield
         for message in said:
-            answer = ask(message.write(FREEBSD))
+            answer = ask(message)
             if answer.errno and not isinstance(statement, DeleteAll):
                 refused.append(_refusal(script, statement, answer))
     return tuple(refused)
