@@ -1,14 +1,16 @@
 """Every key size over both drivers, and a flood of garbage that never reaches the reference."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from koura.crypto.algorithm import Kind
 from koura.crypto.algorithms import by_name
 from koura.saindex import Direction
-from koura.traffic.outcome import Discard, Forward
-from tests.parity.kit import AEADS, Pair, Shape, Watched, WithOpenssl, agreement, needs_fast, packets, policy
+from koura.traffic.outcome import Deliver, Discard, Forward
+from tests.parity.kit import AEADS, Pair, Shape, Watched, WithOpenssl, agreement, ends, needs_fast, packets, policy
+from tests.unit.traffic import kit
 
 pytestmark = needs_fast
 SHAPE = Shape(True, 4, 4)
@@ -33,6 +35,35 @@ def test_each_key_size(name: str, mac: str | None, bits: int, fast: type[Watched
     back = Pair(2, made, [policy(SHAPE, Direction.INBOUND)], fast=fast)
     back.inbound(wire)
     assert len(wire) == 20
+
+
+@DRIVERS
+@pytest.mark.parametrize("bits", [128, 192, 256])
+@pytest.mark.parametrize("has_esn", [False, True], ids=["numbers", "esn"])
+def test_gcm_of_every_length(*, bits: int, has_esn: bool, fast: type[Watched]) -> None:
+    """Packets of AES-GCM around every multiple of a cipher's block, of a register, of many registers; and one octet of each bent."""
+    shape = replace(SHAPE, has_esn=has_esn)
+    made = [agreement(("aes-gcm-16", None), shape, key_bits=bits)]
+    src, dst = ends(shape)
+    sizes = [*range(220, 800, 4), *range(1000, 9000, 333), 65000]
+    out = Pair(1, made, [policy(shape, Direction.OUTBOUND)], fast=fast)
+    inner = [kit.datagram(src, dst, size) for size in sizes]
+    wire = [packet for o in out.outbound(inner).outcomes if isinstance(o, Forward) for packet in o.packets]
+    assert len(wire) == len(sizes)
+    back = Pair(2, made, [policy(shape, Direction.INBOUND)], fast=fast)
+    dice = random.Random(bits)
+    bent = [_with_one_bit_bent(dice, packet) for packet in wire]
+    assert all(isinstance(end, Discard) for end in back.inbound(bent).outcomes)
+    assert [end.packet for end in back.inbound(wire).outcomes if isinstance(end, Deliver)] == inner
+    assert out.watched.sealed >= len(wire) - 5
+    assert back.watched.opened >= len(wire) + len(bent) - 5  # the first of each kind are the reference's
+
+
+def _with_one_bit_bent(dice: random.Random, packet: bytes) -> bytes:
+    """Behind the IV."""
+    octets = bytearray(packet)
+    octets[dice.randrange(36, len(packet))] ^= 1 << dice.randrange(8)
+    return bytes(octets)
 
 
 @DRIVERS
