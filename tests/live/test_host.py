@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -88,3 +89,24 @@ def test_what_a_policy_protects_does_not_go_to_its_group_in_clear(two: tuple[str
     """The sender of a datagram to a group names an interface, which no route of ours can change: the kernel refuses it."""
     said = run(two[0], sys.executable, "-c", TO_GROUPS)
     assert said.split() == ["239.77.1.1", "EPERM", "239.78.1.1", "sent"]
+
+
+def _into_the_tun(host: str) -> list[str]:
+    """Destinations that have a route there."""
+    said = "".join(run(host, "ip", family, "route", "show", "table", "19311") for family in ("-4", "-6"))
+    return [line.split()[0] for line in said.splitlines() if "dev koura0" in line]
+
+
+def test_a_tun_that_was_taken_down_has_its_routes_again_when_it_is_up(two: tuple[str, str]) -> None:
+    """The kernel takes them away without a word; until then blackholes stand."""
+    before = _into_the_tun(two[0])
+    run(two[0], "ip", "link", "set", "koura0", "down")
+    with pytest.raises(subprocess.CalledProcessError):
+        run(two[0], "ping", "-c", "1", "-W", "1", "10.77.2.1")
+    run(two[0], "ip", "link", "set", "koura0", "up")
+    deadline = time.monotonic() + 60
+    while _into_the_tun(two[0]) != before:
+        assert time.monotonic() < deadline, before
+        time.sleep(0.1)
+    for source, target in (("10.77.1.1", "10.77.2.1"), (ONE, TWO)):
+        assert are_answered(run(two[0], "ping", *pings(), "-I", source, target))

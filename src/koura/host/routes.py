@@ -92,6 +92,8 @@ class Routes:
         Raises OSError after all that could be done was.
         """
         sources = merged(wanted)
+        if is_anew:
+            self._miss()
         self._set(sources, is_anew=is_anew)
         if not only_adds:
             self._delete([dst for dst in self._standing if dst not in sources])
@@ -120,6 +122,17 @@ class Routes:
         """Rules and blackholes without an interface: nothing gets there. Raises NetlinkError, OSError."""
         _check(self._routes.do([_blackhole(dst) for dst in dict.fromkeys(destinations)]))
         self.add_rules()
+
+    def _miss(self) -> None:
+        """A TUN that was taken down has lost its routes, of which the kernel says nothing: all of a family or none. Blackholes stand."""
+        for octets in _FAR:
+            shown = next((dst for dst, one in self._standing.items() if len(dst.address) == octets and one is not _CLOSED), None)
+            if shown is None:
+                continue
+            found = self._routes.find(_probe(shown), 0)
+            if found is None or found.interface != self._index:
+                lost = [dst for dst in self._standing if len(dst.address) == octets]
+                self._standing |= dict.fromkeys(lost, _CLOSED)
 
     def _set(self, sources: dict[Prefix, bytes], *, is_anew: bool) -> None:
         """Routes to these destinations, with these sources. A blackhole stands before its route does."""
