@@ -50,6 +50,9 @@ class Socketed(Side):
             end.setblocking(False)
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 << 20)
 
+    def look(self) -> None:
+        """Its address is always the same."""
+
     @property
     def mtu_octets(self) -> int:
         return 1500
