@@ -49,7 +49,7 @@ class Guarding:
         if written is None or policy is None:
             return had
         is_inbound = policy.direction is Direction.INBOUND
-        if is_general(written):
+        if is_general(written) and (is_inbound or policy.direction is Direction.OUTBOUND):
             self._policies[key] = written
         elif written.socket is not None and is_inbound and policy.action is Action.BYPASS:
             self._open[key] = written.socket
