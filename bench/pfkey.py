@@ -139,6 +139,7 @@ def run(seconds: float) -> Iterable[Table]:
         "PF_KEY",
         "Wall clock, through the socket of a real daemon (`koura up`): one client, one request at a time, every reply read, as setkey "
         "and the IKE daemons do. A request passes two processes (keeper, engine), and every change is written down before it is answered. "
+        "ADD waits for the disk besides: the ledger reserves the SA's numbers there first. "
         "SAs are AES-128-GCM tunnels with a window of 64. The load average says how much else the machine did meanwhile.",
         ("what", "result"),
         tuple(rows),
