@@ -84,10 +84,7 @@ def hold(closed: Closed | None) -> bool:
         whole = [one.dst for one in undecided(closed.settings)]
         table.close_off([one.selector.dst for one in outbound if one.selector is not None] + whole)
         if closed.host.has_guard:
-            general = [one for one in in_order(closed.policies) if is_general(one)]
-            rules = {one.id: tuple(guard.rules_of(one.policy, one.id, closed.settings)) for one in general}
-            inbound = tuple(line for one in general if one.policy.direction is Direction.INBOUND for line in rules[one.id])
-            leaving = tuple(line for one in general if one.policy.direction is Direction.OUTBOUND for line in rules[one.id])
+            inbound, leaving = (_rules(closed, direction) for direction in (Direction.INBOUND, Direction.OUTBOUND))
             said = guard.Said(
                 inbound, closed.settings, ports=closed.host.ports, leaving=leaving, passes_control=closed.host.passes_control
             )  # fmt: skip
@@ -99,12 +96,16 @@ def hold(closed: Closed | None) -> bool:
 
 def ordered(policies: Iterable[Written], direction: Direction) -> list[Policy]:
     """Those of one direction that are no socket's and no interface's, in their order."""
-    return [one.policy for one in in_order(policies) if one.policy.direction is direction and is_general(one)]
+    return [one.policy for one in _chosen(policies, direction)]
 
 
-def in_order(policies: Iterable[Written]) -> list[Written]:
-    """As the SPD goes through them."""
-    return sorted(policies, key=lambda one: one.order)
+def _chosen(policies: Iterable[Written], direction: Direction) -> list[Written]:
+    return sorted((one for one in policies if one.policy.direction is direction and is_general(one)), key=lambda one: one.order)
+
+
+def _rules(closed: Closed, direction: Direction) -> tuple[str, ...]:
+    """The guard's, for the policies of one direction."""
+    return tuple(line for one in _chosen(closed.policies, direction) for line in guard.rules_of(one.policy, one.id, closed.settings))
 
 
 def is_general(one: Written) -> bool:

@@ -49,28 +49,26 @@ class Found:
 
 def replace(dst: Prefix, table: int, *, interface: int = 0, source: bytes = b"", blackhole_metric: int = 0) -> bytes:
     """The request for a route into an interface, or, with a metric, for a blackhole; in the place of the one of that kind."""
-    return _request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, dst, table, _way(interface, source, blackhole_metric))
+    return _request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, dst, table, interface, source, blackhole_metric)
 
 
 def delete(dst: Prefix, table: int, *, interface: int = 0, blackhole_metric: int = 0) -> bytes:
     """The request that takes it away."""
-    return _request(RTM_DELROUTE, 0, dst, table, _way(interface, b"", blackhole_metric))
+    return _request(RTM_DELROUTE, 0, dst, table, interface, b"", blackhole_metric)
 
 
-def _way(interface: int, source: bytes, metric: int) -> bytes:
-    words = _attribute(RTA_OIF, _U32.pack(interface)) if interface else b""
-    words += _attribute(RTA_PREFSRC, source) if source else b""
-    return words + (_attribute(RTA_PRIORITY, _U32.pack(metric)) if metric else b"")
-
-
-def _request(kind: int, flags: int, dst: Prefix, table: int, way: bytes) -> bytes:
+def _request(kind: int, flags: int, dst: Prefix, table: int, interface: int, source: bytes, metric: int) -> bytes:
     """Of link scope: with any wider one a packet for a neighbour only (SO_DONTROUTE, a strict route) would pass it by."""
     octets = len(dst.address)
-    what = RTN_UNICAST if _has(way, RTA_OIF) else RTN_BLACKHOLE
+    what = RTN_UNICAST if interface else RTN_BLACKHOLE
     protocol = RTPROT_STATIC if kind == RTM_NEWROUTE else 0
     scope = RT_SCOPE_LINK if octets == 4 else RT_SCOPE_UNIVERSE
-    route = _ROUTE.pack(_FAMILIES[octets], dst.bits, 0, 0, 0, protocol, scope, what, 0)
-    body = route + _attribute(RTA_TABLE, _U32.pack(table)) + (_attribute(RTA_DST, dst.address) if dst.bits else b"") + way
+    body = _ROUTE.pack(_FAMILIES[octets], dst.bits, 0, 0, 0, protocol, scope, what, 0)
+    body += _attribute(RTA_TABLE, _U32.pack(table))
+    body += _attribute(RTA_DST, dst.address) if dst.bits else b""
+    body += _attribute(RTA_OIF, _U32.pack(interface)) if interface else b""
+    body += _attribute(RTA_PREFSRC, source) if source else b""
+    body += _attribute(RTA_PRIORITY, _U32.pack(metric)) if metric else b""
     return _HEADER.pack(_HEADER.size + len(body), kind, NLM_F_REQUEST | NLM_F_ACK | flags, 0, 0) + body
 
 
@@ -185,10 +183,6 @@ def _attributes(octets: bytes) -> Iterator[tuple[int, bytes]]:
             return
         yield kind & 0x3FFF, octets[at + _ATTRIBUTE.size : at + length]
         at += (length + 3) // 4 * 4
-
-
-def _has(octets: bytes, kind: int) -> bool:
-    return any(each == kind for each, _ in _attributes(octets))
 
 
 def _messages(octets: bytes) -> Iterable[tuple[int, int, bytes]]:
