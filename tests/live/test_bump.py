@@ -164,13 +164,13 @@ for _ in range(3):
 """
 
 
-def send_tagged(made: Line, tmp_path: Path) -> None:
-    """From a's interface, as a host with a VLAN sends; on the wire and behind the other bump the tags are there."""
+def send_tagged(made: Line, tmp_path: Path, end: int = 0) -> None:
+    """From a's interface, as a host with a VLAN sends; on the wire (at which end of it) and behind the other bump the tags are there."""
     packet = bytes(IP(src="192.0.2.1", dst="192.0.2.2") / ICMP() / Raw(b"tagged, and hidden on the wire"))
     front, kind = bytes(Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02"))[:12], b"\x08\0"
     files = [tmp_path / name for name in ("tagged.pcap", "b.pcap")]
     before = int(str(made.counts(2)["esp"]["input"]))  # type: ignore[index]
-    with Capture(made.bumps[0], "out", files[0]), Capture(made.b, "v0", files[1]):
+    with Capture(made.bumps[end], "out", files[0]), Capture(made.b, "v0", files[1]):
         for tags in TAGS:
             run(made.a, sys.executable, "-c", _TAGGED, (front + tags + kind + packet).hex())
         made.until(lambda: int(str(made.counts(2)["esp"]["input"])) >= before + 3 * len(TAGS), "tagged packets")  # type: ignore[index]

@@ -42,6 +42,8 @@ SETUPS: dict[str, Make] = {
     "koura, gateways, ESP in UDP": partial(rigs.gateways, extension="esp-udp"),
     "koura, gateways, ESP": partial(rigs.gateways, extension="esp"),
     "koura, gateways, ESP by AF_XDP": partial(rigs.gateways, extension="esp", has_xdp=True),
+    "koura, bumps, ESP": rigs.bumps,
+    "koura, bumps, ESP by AF_XDP": partial(rigs.bumps, has_xdp=True),
 }
 
 

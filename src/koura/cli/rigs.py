@@ -118,16 +118,19 @@ class Daemons:
 
 def koura(stack: ExitStack, folder: Path, ends: dict[int, str], daemons: Daemons) -> list[int]:
     """A daemon on each host, 1 or 2; their engines."""
-    engines = []
-    for us, host in ends.items():
-        place = folder / f"{us}"
-        place.with_suffix(".toml").write_text(daemons.toml(us))
-        place.with_suffix(".conf").write_text(daemons.script(us))
-        words = ("-c", str(place.with_suffix(".toml")), "-f", str(place.with_suffix(".conf")), "-q")
-        stack.enter_context(Running(place, *words, prefix=(*inside(host), *daemons.prefix)))
-        with Control(place) as control:
-            engines.append(int(str(control.ask("version")["engine"])))
-    return engines
+    return [
+        daemon(stack, folder / f"{us}", daemons.toml(us), daemons.script(us), (*inside(host), *daemons.prefix)) for us, host in ends.items()
+    ]
+
+
+def daemon(stack: ExitStack, place: Path, toml: str, script: str, prefix: Words) -> int:
+    """One daemon; its engine."""
+    place.with_suffix(".toml").write_text(toml)
+    place.with_suffix(".conf").write_text(script)
+    words = ("-c", str(place.with_suffix(".toml")), "-f", str(place.with_suffix(".conf")), "-q")
+    stack.enter_context(Running(place, *words, prefix=prefix))
+    with Control(place) as control:
+        return int(str(control.ask("version")["engine"]))
 
 
 @contextmanager
@@ -189,6 +192,26 @@ def gateways(folder: Path, extension: str, *, has_xdp: bool = False) -> Iterator
         daemons = Daemons(lambda us: conf(us, extension, GCM), is_host=False, has_xdp=has_xdp)
         engines = koura(stack, folder, {1: one, 2: two}, daemons) if extension else []
         yield Rig(inside(left), inside(right), *INNER, engines)
+
+
+@contextmanager
+def bumps(folder: Path, *, has_xdp: bool = False) -> Iterator[Rig]:
+    """Two hosts that know nothing of IPsec, two bumps in the wire between them: ESP in transport mode. has_xdp: frames leave by AF_XDP."""
+    with ExitStack() as stack:
+        left, one, two, right = stack.enter_context(hosts("l", "a", "b", "r"))
+        address(left, "right", f"{OUTER[0]}/24")
+        address(right, "left", f"{OUTER[1]}/24")
+        engines = []
+        for us, host in enumerate((one, two), 1):
+            script = "\n".join(
+                f"add 192.0.2.{number} 192.0.2.{3 - number} esp {0x1000 + number} -r 128 {GCM};"
+                f"spdadd 192.0.2.{number} 192.0.2.{3 - number} any -P {'out' if number == us else 'in'} ipsec esp/transport//require;"
+                for number in (1, 2)
+            )
+            inner, outer = ("left", "right")[:: 1 if us == 1 else -1]
+            toml = f'[[bump]]\ninside = "{inner}"\noutside = "{outer}"\nxdp = {str(has_xdp).lower()}\n'
+            engines.append(daemon(stack, folder / f"{us}", toml, script, inside(host)))
+        yield Rig(inside(left), inside(right), *OUTER, engines)
 
 
 @contextmanager

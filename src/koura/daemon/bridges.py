@@ -9,6 +9,7 @@ from typing import Any
 
 from koura.daemon.ends import End, Kind
 from koura.fast import drivers
+from koura.host import xdp
 from koura.host.bridge import Side
 from koura.host.bump import INSIDE, OUTSIDE, Bump, Pair
 from koura.host.clock import Clock
@@ -67,6 +68,14 @@ class Bridges:
     def paths(self, asked: Mapping[str, Any], at: Moment) -> None:
         """It measures its interfaces itself."""
 
+    def drivers(self) -> dict[str, str]:
+        """How each side is read and written, by the names of `losses`."""
+        found: dict[str, str] = {}
+        for pair in self.pump.pairs:
+            for number in (INSIDE, OUTSIDE):
+                found[pair.side(number).name] = self.pump.driver(pair, number)
+        return found
+
     def losses(self) -> dict[str, dict[str, int]]:
         """What each side moved and lost."""
         found: dict[str, dict[str, int]] = {}
@@ -81,11 +90,13 @@ class Bridges:
 
 
 def _pairs(opened: tuple[End, ...]) -> Iterable[Pair]:
-    """Two ends of one number are a pair."""
+    """Two ends of one number are a pair; a third one is by which frames leave."""
     for _, both in groupby(opened, key=lambda end: end.number):
         ends = {end.kind: end for end in both}
         inside, outside = ends[Kind.INSIDE], ends[Kind.OUTSIDE]
-        yield Pair(_side(inside), _side(outside), frozenset(inside.own), inside.passes_control)
+        leaving = ends.get(Kind.LEAVING)
+        rings = xdp.leaving(xdp.Taken(leaving.name, leaving.descriptor, leaving.memory)) if leaving is not None else None
+        yield Pair(_side(inside), _side(outside), frozenset(inside.own), inside.passes_control, leaving=rings)
 
 
 def _side(end: End) -> Side:

@@ -19,6 +19,7 @@ from koura.daemon.network import Log, Network, NoNetwork, Say
 from koura.host import bridge, guard
 from koura.host.guard import NoGuard
 from koura.host.loop import Loop
+from koura.host.xdp import NoXdp
 from koura.settings import Settings
 
 _LOCK = "\0koura bump "
@@ -63,6 +64,7 @@ class Bumps(Network):
                 for kind, name in ((Kind.INSIDE, one.inside), (Kind.OUTSIDE, one.outside)):
                     end = bridge.open_side(name)
                     found.append(End(kind, name, end.detach(), number, own=one.addresses, passes_control=one.passes_control))
+                found += self._leaving(one, number)
         except (OSError, NetlinkError, NoGuard) as error:
             ends.close(tuple(found))
             self._unlock()
@@ -92,6 +94,14 @@ class Bumps(Network):
             self._log(syslog.LOG_ERR, f"taking the bump down: {error}")
         self._unlock()
 
+    def _leaving(self, one: BumpConfig, number: int) -> tuple[End, ...]:
+        """AF_XDP out of the outside, if it is wanted; where it cannot be had, the packet socket sends, as everywhere else."""
+        try:
+            return ends.open_leaving(one.outside, number) if one.has_xdp else ()
+        except NoXdp as error:
+            self._log(syslog.LOG_WARNING, f"{error}; a packet socket serves it")
+            return ()
+
     # -- interfaces that go, and come back -------------------------------------------------------------------------------
 
     def _links_changed(self, _events: int) -> None:
@@ -106,6 +116,8 @@ class Bumps(Network):
         """Each socket stands on the interface of its name: one that went is said to be missing, one that is there again is taken."""
         self._is_look_due = False
         for end in self.ends:
+            if end.kind is Kind.LEAVING:
+                continue  # one whose interface has gone sends no more
             with socket.socket(fileno=os.dup(end.descriptor)) as side:
                 if bridge.stands_on(side):
                     continue  # with a new name, perhaps; it is the same interface

@@ -94,13 +94,17 @@ class TunnelConfig:
 
 @dataclass(frozen=True, slots=True)
 class BumpConfig:
-    """A bump in the wire between two interfaces. addresses: its own, packed; passes_control: what keeps a link going is left alone."""
+    """A bump in the wire between two interfaces. addresses: its own, packed; passes_control: what keeps a link going is left alone.
+
+    has_xdp: protected frames leave the outside by AF_XDP (host.xdp).
+    """
 
     inside: str
     outside: str
     addresses: tuple[bytes, ...] = ()
     passes_control: bool = True
     has_guard: bool = True
+    has_xdp: bool = False
 
 
 @dataclass(frozen=True, slots=True)

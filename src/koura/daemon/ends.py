@@ -32,6 +32,7 @@ class Kind(Enum):
     PACKET6 = "packet6"
     INSIDE = "inside"
     OUTSIDE = "outside"
+    LEAVING = "leaving"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class End:
     """One descriptor. number: of the protocol (RAW4, RAW6) or the port (UDP). is_native: for koura.fast._io (TUN, UDP).
 
     near: the hardware address at the other end, far: the name of this one (VETH).
-    memory: a descriptor of the frames' memory (XDP).
+    memory: a descriptor of the frames' memory (XDP, LEAVING: of a bump's outside).
     own, passes_control: of a bump (INSIDE, OUTSIDE), whose ends have one number: its addresses, and host.frames.is_control.
     """
 
@@ -126,6 +127,14 @@ def open_rings(program: xdp.Program, interfaces: tuple[str, ...]) -> tuple[End, 
         return ()
     taken = [one for interface in interfaces for one in program.take(interface)]
     return tuple(End(Kind.XDP, one.name, one.descriptor, 0, True, memory=one.memory) for one in taken)
+
+
+def open_leaving(name: str, number: int) -> tuple[End, ...]:
+    """An AF_XDP socket by which a bump's protected frames leave, where native I/O can write them. Raises NoXdp."""
+    if not is_fast() or not drivers.has_bump_hands():
+        return ()
+    taken = xdp.open_leaving(name)
+    return (End(Kind.LEAVING, name, taken.descriptor, number, True, memory=taken.memory),)
 
 
 def open_rootless(port: int, shown: int) -> tuple[End, ...]:

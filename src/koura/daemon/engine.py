@@ -211,7 +211,7 @@ class Engine:
             moving.pump.watcher = Watcher(life.taps, life.verbs.filters)
             if isinstance(moving, Packets):
                 life.inner.begin(moving.pump)
-                life.verbs.drivers = lambda: {**moving.drivers(), **life.inner.drivers()}
+            life.verbs.drivers = lambda: {**moving.drivers(), **life.inner.drivers()}
             life.verbs.attachments = lambda: {**moving.losses(), **life.inner.losses()}
         if asked["do"] == "addresses":
             self._packets.addresses(asked, self._clock.now())

@@ -5,7 +5,7 @@
     [status]   group = "koura"
     [host]     interface = "koura0", mtu = 1500, addresses = ["10.0.0.1/24"], ports = [4500], guard = true, xdp = ["eth0"], control = true
     [[tunnel]] name = "ipsec0", reqid = 100, local = "192.0.2.1", remote = "192.0.2.2", addresses = ["10.9.0.1/30"], mtu = 1400
-    [[bump]]   inside = "eth1", outside = "eth0", addresses = ["192.0.2.9"], control = true, guard = true
+    [[bump]]   inside = "eth1", outside = "eth0", addresses = ["192.0.2.9"], control = true, guard = true, xdp = false
     [enc]      interface = "enc0", always = false
     [rootless] interface = "koura0", device = "auto", mtu = 1500, addresses = ["10.1.1.5/32"], port = 4500, keepalive = 20
     [sysctl]   "net.inet.ipsec.dfbit" = 2          tunables (daemon.tunables)
@@ -152,6 +152,7 @@ TABLES: tuple[Table, ...] = (
         Key("addresses", OWN),
         Key("control", YES_NO, "passes_control"),
         Key("guard", YES_NO, "has_guard"),
+        Key("xdp", YES_NO, "has_xdp"),
     ), is_many=True),
     Table("enc", EncConfig, (Key("interface", INTERFACE), Key("always", YES_NO, "is_always")), needs="host"),
     Table("rootless", RootlessConfig, (

@@ -33,6 +33,7 @@ cdef class Hands:
     cdef int own_count
     cdef uint8_t *supers      # what the kernel gives
     cdef void *state
+    cdef object rings         # whose memory frames leave from
     cdef Front fronts[MESSAGES]
     cdef uint8_t owner[256]   # whose link header each packet of the burst came behind
     cdef int plain[MESSAGES]  # frames that are Python's
@@ -50,4 +51,5 @@ cdef class Hands:
     cdef bint _open_frame(self, int number, int side, uint32_t octets) noexcept nogil
     cdef void _send(self, int side, int first, int count) noexcept nogil
     cdef bint _aim(self, int side, int number, Front *front) noexcept nogil
+    cdef bint _fits_leaving(self) noexcept nogil
     cdef bint _is_own(self, const uint8_t *address, int octets) noexcept nogil

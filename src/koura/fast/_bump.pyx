@@ -21,11 +21,13 @@ from koura.fast.headers cimport *
 from koura.fast.sockets cimport *
 from koura.fast.sums cimport wide_sum
 
+DEF PATIENCE_MS = 1
+
 include "segment.pxi"
+include "leave.pxi"
 
 DEF STAGING_OCTETS = 8 << 20
 DEF FEW = 4
-DEF PATIENCE_MS = 1
 DEF MOST_TAGS = 4
 DEF FORWARDED = 1             # koura.fast.path's tag of an origin in transit
 
@@ -57,6 +59,7 @@ ctypedef struct State:
     int side
     bint is_lone
     bint is_full
+    Leaving leaving           # out of the outside
 
 
 cdef inline uint32_t tag_of(msghdr *m) noexcept nogil:
@@ -112,6 +115,7 @@ cdef class Hands:
         self.stations = <Station *> calloc(NEIGHBOURS, sizeof(Station))
         if self.supers == NULL or self.state == NULL or self.stations == NULL:
             raise MemoryError
+        (<State *> self.state).leaving.descriptor = -1
 
     def __dealloc__(self):
         free(self.supers)
@@ -136,6 +140,38 @@ cdef class Hands:
             memcpy(self.own[self.own_count], PyBytes_AS_STRING(address), min(PyBytes_GET_SIZE(address), 16))
             self.own_count += 1
         return True
+
+    def set_leaving(self, rings):
+        """Protected frames leave the outside by AF_XDP where they fit its memory: koura.host.xdp.Leaving, which is kept."""
+        cdef Leaving *l = &(<State *> self.state).leaving
+        cdef uint8_t[::1] frames = rings.frames
+        cdef uint8_t[::1] sent = rings.sent
+        cdef uint8_t[::1] done = rings.done
+        cdef uint32_t producer, consumer, entries, done_producer, done_consumer
+        producer, consumer, entries, done_producer, done_consumer = rings.places
+        assert frames.shape[0] == LEAVING_FRAMES * LEAVING_OCTETS and entries + LEAVING_FRAMES * sizeof(Sent) <= <size_t> sent.shape[0]
+        assert max(done_producer, done_consumer) + 4 <= done.shape[0]
+        self.rings = rings
+        l.frames, l.entries = &frames[0], <Sent *> &sent[entries]
+        l.producer, l.consumer = <uint32_t *> &sent[producer], <uint32_t *> &sent[consumer]
+        l.done, l.seen = <uint32_t *> &done[done_producer], <uint32_t *> &done[done_consumer]
+        l.descriptor, l.written = rings.descriptor, 0
+
+    def why_not_leaving(self):
+        """Why protected frames do not go by AF_XDP now; "" where they do."""
+        if (<State *> self.state).leaving.descriptor < 0:
+            return "its interface has gone since the start"
+        return "" if self._fits_leaving() else f"an MTU of {self.mtu[OUTSIDE]} is more than a frame of {LEAVING_OCTETS} holds"
+
+    def go_on(self):
+        """Send what waits to leave: once the interface is up again, say."""
+        cdef Leaving *l = &(<State *> self.state).leaving
+        if l.descriptor >= 0 and koura_load(l.consumer) != l.producer[0]:
+            with nogil:
+                go(l)
+
+    cdef bint _fits_leaving(self) noexcept nogil:
+        return self.mtu[OUTSIDE] + FRONT_OCTETS <= LEAVING_OCTETS
 
     def put_station(self, int side, bytes address, bytes mac):
         """A neighbour was heard there. One of its place goes; who asks for that gets its packets back."""
@@ -388,6 +424,8 @@ cdef class Hands:
     cdef void _send(self, int side, int first, int count) noexcept nogil:
         """Results out of a side, TCP segments that follow one another in clear as one super packet; many in one call."""
         cdef Packet *packets = self.burst.packets
+        cdef Leaving *leaving = &(<State *> self.state).leaving
+        cdef bint leaves = side == OUTSIDE and leaving.descriptor >= 0 and self._fits_leaving()
         cdef mmsghdr messages[MESSAGES]
         cdef iovec pieces[MESSAGES][3 + PIECES]
         cdef uint8_t heads[MESSAGES][VNET_OCTETS + 40 + 60]
@@ -409,6 +447,13 @@ cdef class Hands:
             if packets[i].result_octets > self.mtu[side] or not self._aim(side, i, &fronts[pending]):
                 self.left[self.left_count] = i
                 self.left_count += 1
+                i += 1
+                continue
+            if leaves and packets[i].kind != DELIVERED and leaving.descriptor >= 0:
+                if leave(leaving, &fronts[pending], &packets[i]):
+                    self.sent[side] += 1
+                else:
+                    self.unsent[side] += 1
                 i += 1
                 continue
             memset(&m, 0, sizeof(Merge))
@@ -442,6 +487,8 @@ cdef class Hands:
                 pending = 0
         if pending:
             send_all(self.sockets[side], messages, pending, &self.sent[side], &self.unsent[side])
+        if leaves and leaving.written:
+            go(leaving)
 
 
 cdef inline uint32_t station_place(const uint8_t *padded, int side) noexcept nogil:

@@ -13,7 +13,7 @@ cdef extern from "unistd.h" nogil:
 
 cdef extern from "errno.h" nogil:
     int errno
-    int EAGAIN, EINVAL, EIO, EMSGSIZE
+    int EAGAIN, EINVAL, EIO, EMSGSIZE, ENXIO
 
 cdef extern from "poll.h" nogil:
     struct pollfd:
@@ -64,6 +64,7 @@ cdef extern from "sys/socket.h" nogil:
     uint8_t *CMSG_DATA(cmsghdr *)
     ssize_t sendmsg(int, const msghdr *, int)
     int sendmmsg(int, mmsghdr *, unsigned int, int)
+    ssize_t sendto(int, const void *, size_t, int, const sockaddr *, uint32_t)
     int recvmmsg(int, mmsghdr *, unsigned int, int, void *)
     int setsockopt(int, int, int, const void *, uint32_t)
     int MSG_DONTWAIT, MSG_TRUNC

@@ -19,6 +19,7 @@ from koura.host.clock import Clock
 from koura.host.frames import Link
 from koura.host.neighbours import Neighbours
 from koura.host.pump import Watcher, unseen
+from koura.host.xdp import Leaving
 from koura.notices import Bridged, PathMtu
 from koura.stack import Stack
 from koura.traffic import icmp
@@ -48,7 +49,10 @@ _GONE = "ENODEV"
 
 @dataclass(slots=True)
 class Pair:
-    """One bump. own: addresses of its own, at which tunnels may end. passes_control: frames.is_control is looked at."""
+    """One bump. own: addresses of its own, at which tunnels may end. passes_control: frames.is_control is looked at.
+
+    leaving: by which protected frames leave the outside, where native I/O sends them.
+    """
 
     inside: Side
     outside: Side
@@ -57,6 +61,7 @@ class Pair:
     behind: Neighbours = field(default_factory=Neighbours)  # inside
     beyond: Neighbours = field(default_factory=Neighbours)  # outside
     waiting: dict[bytes, list[tuple[Link, bytes]]] = field(default_factory=dict)
+    leaving: Leaving | None = None
 
     def side(self, number: int) -> Side:
         return self.outside if number == OUTSIDE else self.inside
@@ -106,6 +111,10 @@ class Bump:
         if smallest and smallest != self._mtu:
             self._mtu = smallest
             self._stack.notice(PathMtu(b"", smallest), self._clock.now())
+
+    def driver(self, pair: Pair, number: int) -> str:
+        """How a side is read and written."""
+        return "frame by frame"
 
     # -- frames --------------------------------------------------------------------------------------------------------
 

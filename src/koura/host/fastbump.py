@@ -33,6 +33,8 @@ class FastBump(Bump):
             hands = drivers.bump_hands(fast.engine, pair.inside.fileno(), pair.outside.fileno())
             if hands.set_own(tuple(sorted(pair.own)), pair.inside.mac, pair.outside.mac):
                 self._hands[pair.inside.fileno()] = hands
+                if pair.leaving is not None:
+                    hands.set_leaving(pair.leaving)
 
     def measure(self) -> None:
         super().measure()
@@ -42,6 +44,17 @@ class FastBump(Bump):
                 hands.set_own(tuple(sorted(pair.own)), pair.inside.mac, pair.outside.mac)
                 for number in (INSIDE, OUTSIDE):
                     hands.set_mtu(number, pair.side(number).mtu_octets)
+                hands.go_on()
+
+    def driver(self, pair: Pair, number: int) -> str:
+        hands = self._hands.get(pair.inside.fileno())
+        if hands is None:
+            return super().driver(pair, number)
+        usual = "native, 64 frames a call"
+        if number == INSIDE or pair.leaving is None:
+            return usual
+        why_not = hands.why_not_leaving()
+        return f"{usual}; not by AF_XDP: {why_not}" if why_not else f"{usual}, protected ones leave by AF_XDP"
 
     def learned(self, pair: Pair, number: int, address: bytes) -> None:
         super().learned(pair, number, address)

@@ -7,28 +7,36 @@ A raw socket costs a packet the kernel's routing, netfilter, and a copy and a sy
 the host's own netfilter rules say of ESP is not asked any more, and other packets of the interface are made linear for the program (super
 packets are copied once). So it is for interfaces that are named (`[host] xdp`). The program goes when its last descriptor is closed.
 Copies in the kernel's generic mode: it works on every kind of interface, and a veth has no other. Not here: IPv6, what is fragmented.
+
+A bump in the wire sends by AF_XDP (Leaving) and does not receive by it: neither program nor ring shows a VLAN tag that the kernel keeps
+beside a frame, or that a checksum is still open. What is sent is whole, with its tags in it, and needs no program.
 """
 
 import ctypes
+import errno
 import mmap
 import os
 import platform
 import socket
 import struct
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from koura.errors import KouraError
+from koura.host.raw import SO_SNDBUFFORCE, widen
 
 AF_XDP, SOL_XDP = 44, 283
-XDP_MMAP_OFFSETS, XDP_RX_RING, XDP_UMEM_REG, XDP_UMEM_FILL_RING, XDP_UMEM_COMPLETION_RING = 1, 2, 4, 5, 6
+XDP_MMAP_OFFSETS, XDP_RX_RING, XDP_TX_RING, XDP_UMEM_REG, XDP_UMEM_FILL_RING, XDP_UMEM_COMPLETION_RING = 1, 2, 3, 4, 5, 6
 XDP_COPY = 2
-_RX_AT, _FILL_AT = 0, 0x1_0000_0000
+_RX_AT, _TX_AT, _FILL_AT, _DONE_AT = 0, 0x8000_0000, 0x1_0000_0000, 0x1_8000_0000
 _MAP_CREATE, _MAP_UPDATE, _MAP_DELETE, _PROG_LOAD, _LINK_CREATE = 0, 2, 3, 5, 28
 _HASH, _XSKMAP, _PROG_XDP, _ATTACH_XDP, _SKB_MODE = 1, 17, 6, 37, 2
 _BPF = {"x86_64": 321, "aarch64": 280}
 _MOST_ADDRESSES, _MOST_QUEUES = 1024, 64
 FRAMES, FRAME_OCTETS = 4096, 4096
+LEAVING_FRAMES = 2048
+BUSY_TRIES, BUSY_S = 20, 0.05
 LARGEST_OCTETS = 3600  # with its Ethernet header: a frame has 256 octets in front, and room behind a packet is wanted
 _OFFSETS = struct.Struct("=16Q")
 _PASS = 2
@@ -103,29 +111,76 @@ class Rings:
     places: tuple[int, int, int, int, int, int]  # producer, consumer, entries: of `filled`, of `received`
 
 
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """What a process sees of a socket that sends: its frames, and the rings of those to send and of those that are done with."""
+
+    name: str
+    descriptor: int
+    frames: mmap.mmap
+    sent: mmap.mmap
+    done: mmap.mmap
+    places: tuple[int, int, int, int, int]  # producer, consumer, entries of `sent`; producer, consumer of `done`
+
+
+def open_leaving(name: str) -> Taken:
+    """A socket that only sends, on the first queue of an interface: no program, and nothing that comes in is touched. Raises NoXdp.
+
+    The kernel lets go of an earlier one a moment after its last descriptor is closed: until then the queue is busy.
+    """
+    for left in range(BUSY_TRIES - 1, -1, -1):
+        try:
+            return _open(name, socket.if_nametoindex(name), 0, LEAVING_FRAMES, XDP_TX_RING)
+        except OSError as error:
+            if error.errno != errno.EBUSY or not left:
+                raise NoXdp(f"AF_XDP on {name}: {error.strerror}") from error
+            time.sleep(BUSY_S)
+    raise AssertionError
+
+
+def leaving(taken: Taken) -> Leaving:
+    """Map a socket that sends, which another process opened. Raises OSError."""
+    descriptor, memory = taken.descriptor, taken.memory
+    places = _places(descriptor)
+    (producer, consumer, entries), done = places[4:7], places[12:14]
+    return Leaving(
+        taken.name, descriptor, mmap.mmap(memory, LEAVING_FRAMES * FRAME_OCTETS),
+        mmap.mmap(descriptor, entries + LEAVING_FRAMES * 16, offset=_TX_AT),
+        mmap.mmap(descriptor, places[14] + LEAVING_FRAMES * 8, offset=_DONE_AT), (producer, consumer, entries, done[0], done[1]),
+    )  # fmt: skip
+
+
+def _places(descriptor: int) -> tuple[int, ...]:
+    """Four numbers for each of the rings: of what came, of what is sent, of frames to fill, of those that are done with."""
+    with socket.socket(AF_XDP, socket.SOCK_RAW, 0, os.dup(descriptor)) as end:
+        return _OFFSETS.unpack(end.getsockopt(SOL_XDP, XDP_MMAP_OFFSETS, _OFFSETS.size))
+
+
 def rings(taken: Taken) -> Rings:
     """Map a socket that another process opened. Raises OSError."""
     descriptor, memory = taken.descriptor, taken.memory
-    with socket.socket(AF_XDP, socket.SOCK_RAW, 0, os.dup(descriptor)) as end:
-        places = _OFFSETS.unpack(end.getsockopt(SOL_XDP, XDP_MMAP_OFFSETS, _OFFSETS.size))
-    received, filled = places[:3], places[8:11]
+    places = _places(descriptor)
+    received = places[0], places[1], places[2]
+    filled = places[8], places[9], places[10]
     return Rings(
         taken.name, descriptor, mmap.mmap(memory, FRAMES * FRAME_OCTETS), mmap.mmap(descriptor, filled[2] + FRAMES * 8, offset=_FILL_AT),
         mmap.mmap(descriptor, received[2] + FRAMES * 16, offset=_RX_AT), (*filled, *received),
     )  # fmt: skip
 
 
-def _open(name: str, index: int, queue: int) -> Taken:
-    """A socket with frames that are not filled yet: whoever reads it fills the ring. Raises OSError."""
+def _open(name: str, index: int, queue: int, frames_count: int = FRAMES, way: int = XDP_RX_RING) -> Taken:
+    """A socket with frames that are not filled yet: whoever reads it fills the ring, or writes them (XDP_TX_RING). Raises OSError."""
     memory = os.memfd_create(name)
     end = socket.socket(AF_XDP, socket.SOCK_RAW)
     try:
-        os.ftruncate(memory, FRAMES * FRAME_OCTETS)
-        with mmap.mmap(memory, FRAMES * FRAME_OCTETS) as frames:
+        os.ftruncate(memory, frames_count * FRAME_OCTETS)
+        with mmap.mmap(memory, frames_count * FRAME_OCTETS) as frames:
             place = ctypes.addressof(ctypes.c_char.from_buffer(frames))
             end.setsockopt(SOL_XDP, XDP_UMEM_REG, struct.pack("=QQIIII", place, len(frames), FRAME_OCTETS, 0, 0, 0))
-            for ring in (XDP_UMEM_FILL_RING, XDP_UMEM_COMPLETION_RING, XDP_RX_RING):
-                end.setsockopt(SOL_XDP, ring, FRAMES)
+            for ring in (XDP_UMEM_FILL_RING, XDP_UMEM_COMPLETION_RING, way):
+                end.setsockopt(SOL_XDP, ring, frames_count)
+            if way == XDP_TX_RING:
+                widen(end, SO_SNDBUFFORCE, socket.SO_SNDBUF)
             _bind(end, struct.pack("=HHIII", AF_XDP, XDP_COPY, index, queue, 0))
     except OSError:
         end.close()

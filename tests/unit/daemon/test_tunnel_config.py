@@ -74,9 +74,9 @@ BUMP = '[[bump]]\ninside = "eth1"\noutside = "eth0"\n'
 
 
 def test_bumps_are_read_with_what_is_usual() -> None:
-    more = BUMP + '[[bump]]\ninside = "a"\noutside = "b"\naddresses = ["192.0.2.9", "fd00::9"]\ncontrol = false\nguard = false\n'
+    more = '[[bump]]\ninside = "a"\noutside = "b"\naddresses = ["192.0.2.9", "fd00::9"]\ncontrol = false\nguard = false\nxdp = true\n'
     own = (bytes((192, 0, 2, 9)), b"\xfd" + bytes(14) + b"\x09")
-    assert _read(more).bumps == (BumpConfig("eth1", "eth0"), BumpConfig("a", "b", own, False, False))
+    assert _read(BUMP + more).bumps == (BumpConfig("eth1", "eth0"), BumpConfig("a", "b", own, False, False, True))
     assert _read("").bumps == ()
 
 
