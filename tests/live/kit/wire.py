@@ -58,8 +58,8 @@ class Line:
 
     def answers(self, target: str, *more: str) -> None:
         """Until a ping from a is answered: the first ones may be told a size. Raises AssertionError with all counters."""
-        words = ("ping", "-n", "-c", "1", "-W", "2", *more, target)
-        self.until(lambda: " 0% packet loss" in run(self.a, *words, check=False), f"{target} {more}")
+        words = ("ping", "-n", "-c", "1", "-w", "5", *more, target)
+        self.until(lambda: " 1 received" in run(self.a, *words, check=False), f"{target} {more}")
 
     def until(self, is_so: Callable[[], bool], what: str) -> None:
         """Wait for it. Raises AssertionError with all counters."""
