@@ -36,6 +36,7 @@ SETUPS: dict[str, Make] = {
     "koura, ESP in UDP, null crypto": partial(rigs.between, extension="esp-udp", algorithm=rigs.NULL),
     "koura, ESP": partial(rigs.between, extension="esp"),
     "koura, ESP by AF_XDP": partial(rigs.between, extension="esp", has_xdp=True),
+    "koura, tunnel interfaces, ESP in UDP": rigs.tunnel,
     "koura, rootless, ESP in UDP": rigs.rootless,
     "koura reference, ESP in UDP": partial(rigs.between, extension="esp-udp", prefix=rigs.REFERENCE),
     "koura reference, ESP": partial(rigs.between, extension="esp", prefix=rigs.REFERENCE),

@@ -102,17 +102,20 @@ def conf(us: int, extension: str, algorithm: str) -> str:
 class Daemons:
     """What the daemons of a rig are. script: of host 1 or 2; is_host: the inner addresses are the TUN's; prefix: of their commands.
 
-    has_xdp: raw ESP by AF_XDP, on the link between them.
+    has_xdp: raw ESP by AF_XDP, on the link between them. has_tunnel: the inner addresses are a tunnel interface's.
     """
 
     script: Callable[[int], str]
     is_host: bool = True
     has_xdp: bool = False
     prefix: Words = ()
+    has_tunnel: bool = False
 
     def toml(self, us: int) -> str:
         link = ("right", "left")[us - 1]
         own = f'addresses = ["{INNER[us - 1]}/24"]\n' if self.is_host else ""
+        if self.has_tunnel:
+            return f'[host]\n[[tunnel]]\nname = "ipsec0"\nreqid = 100\nlocal = "{OUTER[us - 1]}"\nremote = "{OUTER[2 - us]}"\n' + own
         return "[host]\nmtu = 1400\n" + own + (f'xdp = ["{link}"]\n' if self.has_xdp else "")
 
 
@@ -146,6 +149,21 @@ def between(folder: Path, extension: str = "", algorithm: str = GCM, prefix: Wor
         engines = koura(
             stack, folder, dict(enumerate(ends, 1)), Daemons(lambda us: conf(us, extension, algorithm), has_xdp=has_xdp, prefix=prefix)
         )
+        yield Rig(inside(ends[0]), inside(ends[1]), *INNER, engines)
+
+
+@contextmanager
+def tunnel(folder: Path) -> Iterator[Rig]:
+    """Two hosts with a tunnel interface between them, ESP in UDP."""
+    with ExitStack() as stack:
+        ends = stack.enter_context(hosts("a", "b"))
+        for host, link, text in zip(ends, ("right", "left"), OUTER, strict=True):
+            address(host, link, f"{text}/24")
+        sas = "".join(f"add 192.0.2.{one} 192.0.2.{3 - one} esp-udp {0x1000 + one} -m tunnel -u 100 -r 128 {GCM};\n" for one in (1, 2))
+        engines = koura(stack, folder, dict(enumerate(ends, 1)), Daemons(lambda _us: sas, has_tunnel=True))
+        for us, host in enumerate(ends, 1):
+            wait(lambda host=host: "ipsec0" in run("ip", "-n", host, "-br", "link"), "the tunnel interface")  # type: ignore[misc]
+            run("ip", "-n", host, "route", "add", f"10.{3 - us}.0.0/16", "dev", "ipsec0", "src", INNER[us - 1])
         yield Rig(inside(ends[0]), inside(ends[1]), *INNER, engines)
 
 

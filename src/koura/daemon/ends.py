@@ -70,6 +70,11 @@ def is_fast() -> bool:
     return not drivers.why_not() and not os.environ.get(NO_FAST)
 
 
+def is_native() -> bool:
+    """Whether native I/O moves a host's packets."""
+    return is_fast() and drivers.has_hands()
+
+
 def is_bump(opened: tuple[End, ...]) -> bool:
     """Whether these are sides of bumps in the wire."""
     return any(end.kind is Kind.INSIDE for end in opened)
@@ -79,12 +84,12 @@ def open_host(interface: str, ports: tuple[int, ...], mark: int) -> tuple[End, .
     """A TUN, raw sockets of both families, and UDP ports. Raises OSError, with nothing left open."""
     found: list[End] = []
     try:
-        is_native = is_fast() and drivers.has_hands()
-        found += queues(interface, tun.open_queues(interface, is_persistent=True, is_native=is_native), is_native)
+        has_hands = is_native()
+        found += queues(interface, tun.open_queues(interface, is_persistent=True, is_native=has_hands), has_hands)
         for family, kind, out, whole in _WAYS:
             for protocol in PROTOCOLS:
                 receives = raw.receiver(family, protocol)
-                found.append(End(kind, f"{kind.value}/{protocol}", receives.fileno(), protocol, is_native and protocol == raw.IPPROTO_ESP))
+                found.append(End(kind, f"{kind.value}/{protocol}", receives.fileno(), protocol, has_hands and protocol == raw.IPPROTO_ESP))
                 if found[-1].is_native:
                     raw.stamp(receives)
                 receives.detach()
@@ -97,7 +102,7 @@ def open_host(interface: str, ports: tuple[int, ...], mark: int) -> tuple[End, .
             for port in ports:
                 name = f"udp{4 if family == socket.AF_INET else 6}/{port}"
                 end = _port(family, port, mark)
-                found.append(End(Kind.UDP, name, end.fileno(), port, is_native and port == ports[0]))
+                found.append(End(Kind.UDP, name, end.fileno(), port, has_hands and port == ports[0]))
                 if found[-1].is_native:
                     udp.take_trains(end)
                 end.detach()
@@ -123,7 +128,7 @@ def queues(interface: str, descriptors: list[int], is_native: bool) -> tuple[End
 
 def open_rings(program: xdp.Program, interfaces: tuple[str, ...]) -> tuple[End, ...]:
     """AF_XDP sockets on these, where native I/O can read them. Raises NoXdp."""
-    if not is_fast() or not drivers.has_hands():
+    if not is_native():
         return ()
     taken = [one for interface in interfaces for one in program.take(interface)]
     return tuple(End(Kind.XDP, one.name, one.descriptor, 0, True, memory=one.memory) for one in taken)

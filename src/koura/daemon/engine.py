@@ -234,7 +234,7 @@ class Engine:
         elif said["do"] == "listening":
             taps.listening(said["is_watched"])
         elif said["do"] == "tunnel":
-            failed = self._alive.inner.add(said, descriptors[0])
+            failed = self._alive.inner.add(said, descriptors)
             if failed:
                 self._tell([Record(Kind.LOG, syslog.LOG_ERR, failed.encode())])
         elif said["do"] == "tunnel-gone":

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from koura.errors import Errno, Refused
+from koura.host import tun
 
 OCTETS = 65536
-_MOST = 4
+_MOST = tun.QUEUES
 Handed = Callable[[Mapping[str, Any], list[int]], None]
 
 

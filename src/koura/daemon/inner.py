@@ -7,33 +7,42 @@ Each has four policies of scope ifnet: in and out, IPv4 and IPv6, esp/tunnel/LOC
 tunnel's own outer one ended up here by a route into itself: it is dropped (ELOOP).
 """
 
-from collections.abc import Callable, Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from koura import address
 from koura.address import Prefix
 from koura.errors import Refused
 from koura.host.clock import Clock
+from koura.host.fastpump import FastPump, Refer
 from koura.host.loop import Loop
 from koura.host.pump import Pump
 from koura.host.tun import Tun
+from koura.moment import Moment
 from koura.notices import InterfacePolicies
 from koura.saindex import Direction, Mode, Protocol
 from koura.spd.policy import Action, Level, Policy, Requirement, Scope
 from koura.spd.selector import Selector
-from koura.stack import Stack
+from koura.stack import Results, Stack
 from koura.traffic import icmp
-from koura.traffic.outcome import Deliver, Event, Origin, TooBig
+from koura.traffic.outcome import Applied, Deliver, Event, Origin, TooBig
 
 Ends = tuple[int, bytes, bytes]  # reqid, source and destination of the inbound SA
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Tunnel:
+    """number: as native I/O knows it; 0: not yet, or not at all."""
+
     device: Tun
+    descriptors: tuple[int, ...]  # its queues, the first is the device's
+    is_native: bool
     origin: Origin
     outer: bytes  # addresses as they stand in an outer header
+    number: int = 0
 
 
 class Inner:
@@ -45,17 +54,19 @@ class Inner:
         self._clock = clock
         self._tell = tell
         self._tunnels: dict[str, _Tunnel] = {}
-        self._by_ends: dict[Ends, Tun] = {}
+        self._by_ends: dict[Ends, _Tunnel] = {}
         self._pump: Pump | None = None
 
     def begin(self, pump: Pump) -> None:
         """Packets may be read: by way of this pump."""
         self._pump = pump
         pump.place_of = self.place_of
+        if isinstance(pump, FastPump):
+            pump.outlets(self._outlet_of)
         for tunnel in self._tunnels.values():
             self._watch(tunnel)
 
-    def add(self, said: Mapping[str, Any], descriptor: int) -> str:
+    def add(self, said: Mapping[str, Any], descriptors: Sequence[int]) -> str:
         """One came; '' or why it cannot be."""
         local, remote = address.parse(said["local"]), address.parse(said["remote"])
         name, reqid = said["name"], int(said["reqid"])
@@ -65,44 +76,69 @@ class Inner:
                 self._tell(self._stack.notice(InterfacePolicies(name, int(said["index"]), wanted), self._clock.now()))
         except Refused as error:
             return f"{name}: {error.why}"
-        tunnel = _Tunnel(Tun(name, descriptor), Origin(is_forwarded=False, interface=name), local + remote)
+        device = Tun(name, descriptors[0], has_headers=said["is_native"])
+        origin = Origin(is_forwarded=False, interface=name)
+        tunnel = _Tunnel(device, tuple(descriptors), said["is_native"], origin, local + remote)
         self._tunnels[name] = tunnel
-        self._by_ends[reqid, remote, local] = tunnel.device
+        self._by_ends[reqid, remote, local] = tunnel
         if self._pump is not None:
             self._watch(tunnel)
         return ""
 
     def _watch(self, tunnel: _Tunnel) -> None:
-        self._loop.watch(tunnel.device.fileno(), lambda _events: self._ready(tunnel))
+        pump = self._pump
+        if not tunnel.is_native:
+            self._loop.watch(tunnel.device.fileno(), lambda _events: self._ready(tunnel))
+            return
+        assert isinstance(pump, FastPump)
+        tunnel.number = pump.use_outlet(tunnel.origin, tunnel.descriptors)
+        for queue, descriptor in enumerate(tunnel.descriptors):
+            self._loop.watch(descriptor, partial(_queue, pump, tunnel.number, queue, partial(self._refer, tunnel)))
 
     def remove(self, name: str) -> None:
         """One goes; the others do not notice."""
         tunnel = self._tunnels.pop(name, None)
         if tunnel is None:
             return
-        for ends in [ends for ends, device in self._by_ends.items() if device is tunnel.device]:
+        for ends in [ends for ends, one in self._by_ends.items() if one is tunnel]:
             del self._by_ends[ends]
-        self._loop.forget(tunnel.device.fileno())
-        tunnel.device.close()
+        if isinstance(self._pump, FastPump):
+            self._pump.drop_outlet(tunnel.number)
+        for descriptor in tunnel.descriptors:
+            self._loop.forget(descriptor)
+            os.close(descriptor)
         self._tell(self._stack.notice(InterfacePolicies(name, 0), self._clock.now()))
 
     def place_of(self, outcome: Deliver) -> Tun | None:
         """Out of which interface a packet comes; None: none of ours. processing.md §10."""
-        if not outcome.history:
-            return None
-        last = outcome.history[-1]
+        tunnel = self._of(outcome.history[-1]) if outcome.history else None
+        return tunnel.device if tunnel is not None else None
+
+    def _of(self, last: Applied) -> _Tunnel | None:
         if not last.was_tunnel or last.protocol is not Protocol.ESP:
             return None
         return self._by_ends.get((last.reqid, last.src, last.dst))
 
-    def drivers(self) -> dict[str, str]:
-        return dict.fromkeys(self._tunnels, "packet by packet")
+    def _outlet_of(self, applied: Applied) -> int | None:
+        """The same for native I/O, as a number; None: the reference goes on delivering."""
+        tunnel = self._of(applied)
+        return tunnel.number or None if tunnel is not None else None
 
-    def losses(self) -> dict[str, dict[str, int]]:
+    def drivers(self) -> dict[str, str]:
         return {
-            name: {"received": one.device.losses.received, "sent": one.device.losses.sent, **one.device.losses.lost}
+            name: f"native, super packets, {len(one.descriptors)} queues" if one.is_native else "packet by packet"
             for name, one in self._tunnels.items()
         }
+
+    def losses(self) -> dict[str, dict[str, int]]:
+        return {name: self._losses_of(one) for name, one in self._tunnels.items()}
+
+    def _losses_of(self, tunnel: _Tunnel) -> dict[str, int]:
+        pump, losses = self._pump, tunnel.device.losses
+        native = pump.outlet_counts(tunnel.number) if isinstance(pump, FastPump) else {}
+        lost = {name: native[name] for name in ("unread", "undelivered") if native.get(name)}
+        received, sent = losses.received + native.get("taken", 0), losses.sent + native.get("delivered", 0)
+        return {"received": received, "sent": sent, **losses.lost, **lost}
 
     def _has(self, name: str, wanted: tuple[Policy, ...]) -> bool:
         """Whether an engine before left these policies."""
@@ -117,11 +153,21 @@ class Inner:
         if len(inside) < len(packets):
             tunnel.device.losses.lose("ELOOP", len(packets) - len(inside))
         for packet in inside:
-            results = self._stack.outbound([packet], self._clock.now(), tunnel.origin)
-            for event in results.events:
-                if isinstance(event, TooBig):
-                    self._say_too_big(tunnel, event)
-            self._pump.went(results.outcomes, tuple(event for event in results.events if not isinstance(event, TooBig)))
+            self._went(tunnel, self._stack.outbound([packet], self._clock.now(), tunnel.origin))
+
+    def _refer(self, tunnel: _Tunnel, packet: bytes, at: Moment) -> None:
+        """A packet that native I/O's engine did not answer."""
+        if _is_outer(packet, tunnel.outer):
+            tunnel.device.losses.lose("ELOOP")
+        else:
+            self._went(tunnel, self._stack.outbound_by_reference(packet, at, tunnel.origin))
+
+    def _went(self, tunnel: _Tunnel, results: Results) -> None:
+        assert self._pump is not None
+        for event in results.events:
+            if isinstance(event, TooBig):
+                self._say_too_big(tunnel, event)
+        self._pump.went(results.outcomes, tuple(event for event in results.events if not isinstance(event, TooBig)))
 
     @staticmethod
     def _say_too_big(tunnel: _Tunnel, event: TooBig) -> None:
@@ -129,6 +175,10 @@ class Inner:
         message = icmp.too_big(event.packet, event.mtu_octets, source)
         if message is not None:
             tunnel.device.send([message])
+
+
+def _queue(pump: FastPump, number: int, queue: int, refer: Refer, _events: int) -> None:
+    pump.outlet_ready(number, queue, refer)
 
 
 def _is_outer(packet: bytes, outer: bytes) -> bool:

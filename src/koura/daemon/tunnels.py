@@ -1,7 +1,8 @@
 """Virtual tunnel interfaces in the keeper, which may make them: if_ipsec(4), M22. docs/tunnels.md.
 
-Each is a persistent TUN with its addresses; what the host's routing sends there leaves under the SA of its reqid, between its ends. The
-descriptor goes to every engine (handover). They come and go while the daemon runs, and none but the one that goes notices.
+Each is a persistent TUN with its addresses; what the host's routing sends there leaves under the SA of its reqid, between its ends. Its
+descriptors go to every engine (handover): several queues where native I/O reads them, one where there are many tunnels.
+They come and go while the daemon runs, and none but the one that goes notices.
 A tunnel is the file's (koura.toml) or a person's (`koura tunnel add`); reading the file again touches only its own.
 """
 
@@ -15,7 +16,7 @@ from pyroute2 import IPRoute, NetlinkError
 
 from koura import address, control
 from koura.control import Value
-from koura.daemon import configfile
+from koura.daemon import configfile, ends
 from koura.daemon.config import BadConfig, TunnelConfig
 from koura.daemon.handover import Handover
 from koura.daemon.network import Log, Network
@@ -23,6 +24,7 @@ from koura.errors import Errno, Refused
 from koura.host import tun
 
 MOST_TUNNELS = 4096
+MOST_WITH_QUEUES = 256  # of so many tunnels each has several queues: descriptors are limited
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +79,23 @@ class Tunnels:
             raise Refused(Errno.EEXIST, f"reqid {config.reqid} is that of {twin.config.name}")
         if len(self._standing) >= MOST_TUNNELS:
             raise Refused(Errno.ENOBUFS, f"there are {MOST_TUNNELS} tunnels already")
-        descriptor = -1
+        descriptors: list[int] = []
+        is_native = ends.is_native()
         try:
-            descriptor = tun.create(config.name, is_persistent=True)
+            most = tun.QUEUES if len(self._standing) < MOST_WITH_QUEUES else 1
+            descriptors = tun.open_queues(config.name, is_persistent=True, is_native=is_native, most=most)
             index = self._raise(config)
         except (OSError, NetlinkError) as error:
-            if descriptor >= 0:
+            for descriptor in descriptors:
                 os.close(descriptor)
+            if descriptors:
                 self._drop(config.name)
             raise Refused(Errno.EIO, f"{config.name}: {error.args[-1]}") from error
         self._standing[config.name] = _Standing(config, index, is_of_file)
         self._tell_network()
-        said = {"do": "tunnel", "name": config.name, "index": index, "reqid": config.reqid,
+        said = {"do": "tunnel", "name": config.name, "index": index, "reqid": config.reqid, "is_native": is_native,
                 "local": address.show(config.local), "remote": address.show(config.remote)}  # fmt: skip
-        self._handover.stand(_key(config.name), said, descriptor)
+        self._handover.stand(_key(config.name), said, *descriptors)
 
     def remove(self, name: str) -> None:
         """Raises Refused."""

@@ -217,12 +217,12 @@ cdef class Burst:
 
     def put_flow(self, bint is_outbound, key, int kind, uint32_t verdict, facts):
         """Tell of a flow. key: (src, dst, protocol, sport, dport, tag), ports None where not visible. facts: (place of the SA or None,
-        whether it wraps, room in octets, deadline in ns). False: settle first."""
+        whether it wraps, room in octets, deadline in ns, outlet). False: settle first."""
         cdef FlowKey packed
         cdef Flow *flow
         cdef Head head
         cdef Table *table = &self.e.outbound if is_outbound else &self.e.inbound
-        place, wraps, room, deadline = facts
+        place, wraps, room, deadline, outlet = facts
         head_of(key, &head)
         key_of(&packed, &head, key[5])
         if self.e.dirty_count == 0:
@@ -233,7 +233,7 @@ cdef class Burst:
         if flow == NULL:
             return False
         flow.generation, flow.kind, flow.is_tunnel, flow.is_ipv6 = self.e.generation, kind, wraps, head.version == 6
-        flow.room_octets, flow.deadline_ns, flow.policy = room, deadline, verdict
+        flow.room_octets, flow.deadline_ns, flow.policy, flow.outlet = room, deadline, verdict, outlet
         if place is not None:
             flow.sa, flow.serial, flow.choice = place, self.e.sas[<uint32_t> place].serial, self.e.sas[<uint32_t> place].choice
         return True

@@ -25,7 +25,11 @@ cdef class Io:
     cdef int esp[2]           # where ESP arrives
     cdef uint8_t *supers      # what the kernel gives: TUN's super packets, UDP's trains
     cdef Head heads[256]
-    cdef uint8_t forwarded[256]
+    cdef uint64_t tags[256]   # of what was read: whether it is in transit, or which outlet's it is
+    cdef void *outlets        # Outlets of outlets.pxi, the first has number 1
+    cdef int outlet_room
+    cdef int *by_descriptor   # which source each descriptor of theirs is
+    cdef int descriptor_room
     cdef bytes ours           # this host's addresses, each filled up to 16 octets, in order
     cdef const uint8_t *our_start
     cdef Py_ssize_t our_count
@@ -54,7 +58,7 @@ cdef class Io:
     cdef public bint is_unsettled       # the engine has counted something
     cdef int _seal(self, int first, int last, uint64_t at_ns) noexcept nogil
     cdef int _open(self, int first, int last, bint has_heads, uint64_t at_ns) noexcept nogil
-    cdef int _read(self, int queue) noexcept nogil
+    cdef int _read(self, int source) noexcept nogil
     cdef bint _is_in_transit(self, const uint8_t *data, uint32_t octets) noexcept nogil
     cdef void _send(self, int first, int count) noexcept nogil
     cdef void _note_refused(self, int number) noexcept nogil

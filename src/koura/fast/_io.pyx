@@ -11,7 +11,7 @@ take is lost and counted; only for a full socket buffer there is a short wait, s
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.math cimport sqrt
 from libc.string cimport memcmp, memcpy, memmove, memset
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -49,6 +49,7 @@ cdef enum Source:             # whence bursts come
     OUT = 5                   # a queue of the TUN, and those behind it
     XDP = OUT + QUEUES        # an AF_XDP socket, and those behind it
     SOURCES = XDP + RINGS
+    OUTLETS = SOURCES         # queues of other TUNs: outlets.pxi
 
 ctypedef struct State:
     Super super               # what of a TUN's packet is still to be cut
@@ -59,6 +60,9 @@ ctypedef struct State:
     int train_count
     bint is_lone              # the last trains were single datagrams
     bint is_full              # the socket had as many as were asked for
+    int ready[EVENTS]         # sources that are outlets' in this turn
+    int ready_count
+    int punted                # how many turns one of those ended
 
 
 cdef class Io:
@@ -80,6 +84,8 @@ cdef class Io:
         free(self.supers)
         free(self.state)
         free(self.refused_packets)
+        free(self.outlets)
+        free(self.by_descriptor)
 
     def use_queue(self, int descriptor):
         """The TUN has this queue, too."""
@@ -87,6 +93,25 @@ cdef class Io:
             raise ValueError("a TUN has 8 queues here at the most")
         self.tuns[self.tun_count] = descriptor
         self.tun_count += 1
+
+    def use_outlet(self, uint64_t tag, descriptors):
+        """Another TUN, of these queues: its number, which inbound flows name. tag: of what is read there."""
+        if not 0 < len(descriptors) <= QUEUES:
+            raise ValueError("a TUN has 1 to 8 queues here")
+        return put_outlet(self, tag, descriptors)
+
+    def drop_outlet(self, int number):
+        """It is there no longer; what flows still lead to it is lost."""
+        cdef Outlet *outlet = outlet_at(self, number)
+        if outlet != NULL:
+            take_away(self, outlet)
+
+    def outlet_counts(self, int number):
+        """What its queues brought and got, and what was lost: with a false virtio header, not taken by the TUN."""
+        cdef Outlet *outlet = outlet_at(self, number)
+        if outlet == NULL:
+            return {}
+        return {"taken": outlet.taken, "delivered": outlet.delivered, "unread": outlet.unread, "undelivered": outlet.undelivered}
 
     def use_udp(self, bint is_ipv4, int descriptor, int port):
         """ESP in UDP leaves by this socket if its source port is this."""
@@ -135,31 +160,41 @@ cdef class Io:
         """
         return taken(self, OUT + queue)
 
-    cdef int _read(self, int queue) noexcept nogil:
+    def read_outlet(self, int number, int queue=0):
+        """The same of another TUN's queue."""
+        return taken(self, outlet_source(number, queue))
+
+    cdef int _read(self, int source) noexcept nogil:
+        cdef Outlet *outlet = outlet_of_source(self, source)
+        cdef int descriptor = descriptor_of(self, source)
         cdef State *state = <State *> self.state
         cdef uint8_t *to = self.burst.staging
         cdef ssize_t got
         cdef int done, i
         cdef int count = 0
-        cdef bint is_forwarded
+        cdef uint64_t tag
         while count < BURST and (count < ENOUGH or state.super.is_open):
             if not state.super.is_open:
-                got = read(self.tuns[queue], self.supers, SUPER_OCTETS)
+                got = read(descriptor, self.supers, SUPER_OCTETS)
                 if got <= 0:
                     break
                 if not take_super(&state.super, self.supers, <uint32_t> got, self.has_vnet):
                     state.super.is_open = False
                     self.unread += 1
+                    if outlet != NULL:
+                        outlet.unread += 1
                     continue
-            is_forwarded = self._is_in_transit(state.super.v.data, state.super.v.octets)
+            tag = outlet.tag if outlet != NULL else self._is_in_transit(state.super.v.data, state.super.v.octets)
             done = cut(&state.super, &to, self.burst.staging + STAGING_OCTETS, self.burst.packets + count, BURST - count)
             for i in range(count, count + done):
-                self.forwarded[i] = is_forwarded
-            if not is_forwarded:
+                self.tags[i] = tag
+            if tag == 0:
                 number(self.burst.packets + count, done)
             count += done
             if state.super.is_open:
                 break
+        if outlet != NULL:
+            outlet.taken += count
         return count
 
     cdef bint _is_in_transit(self, const uint8_t *data, uint32_t octets) noexcept nogil:
@@ -192,16 +227,16 @@ cdef class Io:
         cdef int done
         with nogil:
             done = self._seal(first, last, at_ns)
-        return done, self.forwarded[first]
+        return done, self.tags[first] == 1
 
     cdef int _seal(self, int first, int last, uint64_t at_ns) noexcept nogil:
         """Those of one origin, at most."""
         cdef int done
         cdef int end = first + 1
-        cdef bint is_forwarded = self.forwarded[first]
-        while end < last and self.forwarded[end] == is_forwarded:
+        cdef uint64_t tag = self.tags[first]
+        while end < last and self.tags[end] == tag:
             end += 1
-        done = seal_burst(&self.burst.e, self.burst.packets + first, end - first, is_forwarded, at_ns)
+        done = seal_burst(&self.burst.e, self.burst.packets + first, end - first, tag, at_ns)
         self._send(first, done)
         return done
 
@@ -438,28 +473,19 @@ cdef class Io:
         )
 
     cdef void _deliver(self, int first, int count) noexcept nogil:
-        """Results to the TUN, TCP segments that follow one another as one super packet."""
-        cdef uint8_t front[FRONT]
-        cdef iovec pieces[PIECES + 1]
-        cdef Merge m
-        cdef int n
+        """Results to their TUNs: what follows one another to the same one in one go."""
+        cdef Packet *packets = self.burst.packets
+        cdef int end
         cdef int i = first
         while i < first + count:
-            if self.burst.packets[i].kind != DELIVERED:
-                i += 1
-                continue
-            if self.has_vnet:
-                gather(self.burst.packets, i, first + count, &m)
-                n = assemble(self.burst.packets, i, &m, front, pieces)
-            else:
-                m.count = n = 1
-                pieces[0].iov_base, pieces[0].iov_len = self.burst.packets[i].result, self.burst.packets[i].result_octets
-            if writev(self.tuns[queue_of(&self.burst.packets[i], self.tun_count)], pieces, n) < 0:
-                self.undelivered += m.count
-            else:
-                self.delivered += m.count
-            i += m.count
+            end = i + 1
+            if packets[i].kind == DELIVERED:
+                while end < first + count and packets[end].kind == DELIVERED and packets[end].flow.outlet == packets[i].flow.outlet:
+                    end += 1
+                deliver_to(self, i, end, packets[i].flow.outlet)
+            i = end
 
 
+include "outlets.pxi"
 include "turn.pxi"
 include "pieces.pxi"

@@ -75,7 +75,8 @@ ctypedef struct Flow:         # two cache lines; who asks only which SA it is ne
     uint8_t is_dirty
     uint8_t is_ipv6
     uint8_t is_used
-    uint8_t spare[11]
+    uint32_t outlet           # of an inbound one: which TUN gets its packets, by koura.fast._io's numbers; 0: the host's
+    uint32_t spare
 
 ctypedef struct Bucket:
     uint32_t tags[8]

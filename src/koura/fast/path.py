@@ -4,9 +4,13 @@
     learn_*             what the reference made of a packet becomes a flow, if the engine can repeat it
     settle              what the engine counted goes where the reference counts
 
+A flow of a virtual tunnel interface has a tag of its own, so that it meets no verdict of the host's or of another interface. Out of
+which interface an opened packet comes is not the stack's business but its host's: `outlet_of` says it where native I/O delivers.
+
 Nothing here decides: a flow is learned from the same functions that the reference asks (bundle.choose, pmtu.room, entry).
 """
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from koura.entropy import Pooled
@@ -17,7 +21,7 @@ from koura.moment import NS_PER_S, Moment
 from koura.reasons import AH_NO_SA, BYPASSED, DELIVERED, ESP_NO_SA, FORWARDED, NATT_AMBIGUOUS, POLICY_OUT_DISCARD, Discarded, Ending
 from koura.sadb.association import Association
 from koura.sadb.hot import UNLIMITED
-from koura.saindex import Protocol, SaIndex
+from koura.saindex import Direction, Protocol, SaIndex
 from koura.spd.entry import Entry
 from koura.spd.policy import Action
 from koura.spd.selector import Flow
@@ -29,7 +33,9 @@ from koura.traffic.plane import Plane
 
 # The policy, the history, whether it skips the packet filter, and what counts the end.
 _Verdict = tuple[Entry | None, tuple[Applied, ...], bool, Ending]
-_FlowFacts = tuple[int | None, bool, int, int]  # place of the SA, whether it wraps, room in octets, deadline in ns
+_FlowFacts = tuple[int | None, bool, int, int, int]  # place of the SA, whether it wraps, room in octets, deadline in ns, outlet
+_NO_SA: _FlowFacts = (None, False, 0, UNLIMITED, 0)
+_OF_INTERFACE = 1 << 63  # tags of what comes from virtual tunnel interfaces
 _ECHO = {1: (0, 8), 58: (128, 129)}
 _LARGEST_ROOM = 65535
 _UDP = 17
@@ -53,6 +59,9 @@ class FastPath:
         self._settings = plane.settings
         self._is_on = False
         self._ports: frozenset[int] = frozenset()
+        self._interfaces: dict[str, int] = {}  # virtual tunnel interfaces in tags
+        self._interface_count = 0
+        self.outlet_of: Callable[[Applied], int | None] = lambda _applied: 0  # None: nobody can say now
         plane.sadb.relation_changed = self._relation_changed
         plane.sadb.spi_counted = self._burst.count_spi
         for sa in plane.sadb:
@@ -85,13 +94,23 @@ class FastPath:
         key = self._plane.settings.key
         return bool(key.spdcache_maxentries) and len(self._plane.spd) >= key.spdcache_threshold
 
+    def tag(self, origin: Origin) -> int:
+        """What of an origin policy looks at. An interface's number is good as long as it has policies; none is used twice."""
+        if not origin.interface:
+            return origin.socket << 1 | origin.is_forwarded
+        number = self._interfaces.get(origin.interface)
+        if number is None:
+            self._interface_count += 1
+            number = self._interfaces[origin.interface] = self._interface_count
+        return _OF_INTERFACE | number << 1 | origin.is_forwarded
+
     # -- bursts --------------------------------------------------------------------------------------------------------
 
     def outbound(self, packets: list[bytes], start: int, origin: Origin, at: Moment) -> list[Outcome]:
         """Outcomes for packets[start:], ending before the first that is the reference's."""
-        if not self.begin() or origin.fragment_octets:
+        if not self.begin() or not _may_repeat(origin):
             return []
-        found = self._burst.outbound(packets, start, _tag(origin), at.ns)
+        found = self._burst.outbound(packets, start, self.tag(origin), at.ns)
         return [self._sent(kind, octets) for kind, octets, _ in found]
 
     def inbound(self, packets: list[bytes], start: int, at: Moment) -> list[Outcome]:
@@ -130,6 +149,9 @@ class FastPath:
             self._verdicts.clear()
             settings = plane.settings
             self._ports = plane.ports | plane.sadb.encapsulated.ports()
+            self._interfaces = {
+                name: number for name, number in self._interfaces.items() if plane.spd.has_policies(Direction.OUTBOUND, name)
+            }
             is_known = self._burst.configure(settings, sorted(self._ports))
             self._is_on = bool(is_known) and not (settings.test_replay or settings.test_integrity or self._is_asked())
         return self._is_on and not plane.tap.is_open and plane.filter.rule is None
@@ -138,20 +160,20 @@ class FastPath:
 
     def learn_outbound(self, packet: bytes, origin: Origin, at: Moment) -> None:
         """Remember what the reference made of a packet just now, if the engine can do the same."""
-        shape = self._burst.shape(packet) if self._is_on and not origin.fragment_octets else None
+        shape = self._burst.shape(packet) if self._is_on and _may_repeat(origin) else None
         if shape is None or (shape[2] in _ECHO and shape[3] not in _ECHO[shape[2]]):
             return
-        key = (*shape, _tag(origin))
+        key = (*shape, self.tag(origin))
         if self._known_not.get(key) == self._age():
             return
         flow = _flow(shape)
         entry = self._out.entry(flow, packet, origin)
         action = self._out.action(entry, packet[0] >> 4)
-        if action is Action.DISCARD:
-            self._put(True, key, drivers.DISCARD, (entry, (), False, POLICY_OUT_DISCARD), (None, False, 0, UNLIMITED))
+        if action is Action.DISCARD or (entry is None and origin.interface):
+            self._put(True, key, drivers.DISCARD, (entry, (), False, POLICY_OUT_DISCARD), _NO_SA)
             return
         if entry is None or action is not Action.IPSEC:
-            self._put(True, key, drivers.BYPASS, (entry, (), False, BYPASSED), (None, False, 0, UNLIMITED))
+            self._put(True, key, drivers.BYPASS, (entry, (), False, BYPASSED), _NO_SA)
             return
         try:
             chosen = self._out.chosen(entry.policy, flow, packet)
@@ -182,7 +204,7 @@ class FastPath:
             deadline = plane.paths.until_ns(step.sa, at) or UNLIMITED
         if plane.sadb.encapsulated.is_shared(key[0], key[1]):
             deadline = min(deadline, at.ns + latches.CHECK_S * NS_PER_S)
-        self._put(True, key, drivers.FORWARD, (entry, (), False, FORWARDED), (place, step.outer is not None, room, deadline))
+        self._put(True, key, drivers.FORWARD, (entry, (), False, FORWARDED), (place, step.outer is not None, room, deadline, 0))
         return True
 
     def learn_inbound(self, packet: bytes, outcome: Outcome, at: Moment) -> None:
@@ -197,11 +219,14 @@ class FastPath:
         if shape is None or inner is None:
             return
         key: tuple[Any, ...] = (*inner, 0)
-        place, deadline = None, UNLIMITED
+        place, deadline, outlet = None, UNLIMITED, 0
         if outcome.history:
             applied = outcome.history[0]
             if applied.reqid in self._plane.spd.tunnels:
-                return  # which interface it comes out of is not the engine's to say
+                said = self.outlet_of(applied)
+                if said is None:
+                    return
+                outlet = said
             sa = self._plane.sadb.receiving(applied.dst, applied.protocol, applied.spi)
             place = self._place_of(sa) if sa is not None else None
             if place is None or self._asks_always(_flow(inner)):
@@ -212,7 +237,7 @@ class FastPath:
             key = (*inner, int(applied.was_tunnel) << 63 | place << 32 | self._burst.serial(place))
         entry = self._in.entry(_flow(inner))
         verdict = (entry, outcome.history, outcome.skips_filter, DELIVERED)
-        self._put(False, key, drivers.DELIVER, verdict, (place, False, 0, deadline))
+        self._put(False, key, drivers.DELIVER, verdict, (place, False, 0, deadline, outlet))
 
     def _asks_always(self, flow: Flow) -> bool:
         """Whether a flow, in either direction, may be one of several that differ in nothing the engine sees: echo of hosts behind a NAT."""
@@ -229,7 +254,7 @@ class FastPath:
         dst = shape[1]
         if reason in ends.OF_POLICY and self._burst.is_plain(packet):
             verdict = (self._in.entry(_flow(shape)), (), False, reason)
-            self._put(False, (*shape, 0), drivers.DISCARD, verdict, (None, False, 0, UNLIMITED))
+            self._put(False, (*shape, 0), drivers.DISCARD, verdict, _NO_SA)
         elif reason in ends.ABSENT and self._plane.is_ours(dst):
             self._burst.is_ours(dst)
         elif reason in ends.OF_AN_SA and self._plane.is_ours(dst):
@@ -324,9 +349,9 @@ def _flow(shape: tuple[Any, ...]) -> Flow:
     return Flow(*shape)
 
 
-def _tag(origin: Origin) -> int:
-    """What of an origin policy looks at."""
-    return origin.socket << 1 | origin.is_forwarded
+def _may_repeat(origin: Origin) -> bool:
+    """Whether a tag can say all of an origin."""
+    return not origin.fragment_octets and not (origin.interface and origin.socket)
 
 
 def _named(shape: tuple[Any, ...], packet: bytes) -> tuple[Protocol, int]:

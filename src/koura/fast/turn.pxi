@@ -7,12 +7,17 @@ cdef int turn(Io io, int epoll, uint64_t until, uint64_t anchor_ns, bint is_on, 
     cdef int rest = 0
     cdef uint32_t ready
     cdef uint64_t now = boot_ns()
+    cdef State *state = <State *> io.state
     while True:
         count = epoll_wait(epoll, events + 1, EVENTS, patience_ms(now, until))
-        ready = 0
+        ready, state.ready_count = 0, 0
         for i in range(1, count + 1):
             source = source_of(io, events[i].data.fd) if is_on and events[i].events & EPOLLIN else NOTHING
-            if source != NOTHING:
+            if source >= OUTLETS:
+                state.ready[state.ready_count] = source
+                state.ready_count += 1
+                ready |= <uint32_t> 1 << OUTLETS
+            elif source != NOTHING:
                 ready |= <uint32_t> 1 << source
             else:
                 rest += 1
@@ -27,11 +32,14 @@ cdef int turn(Io io, int epoll, uint64_t until, uint64_t anchor_ns, bint is_on, 
 
 
 cdef bint answer_all(Io io, uint32_t ready, uint64_t anchor_ns) noexcept nogil:
-    """A burst of each of these sources; False: one is left to Python, and at the next turn those behind it come first."""
+    """A burst of each of these sources; False: one is left to Python, and at the next turn those behind it come first.
+
+    All outlets together stand behind the others.
+    """
     cdef int k, source
-    for k in range(SOURCES):
-        source = (io.first + k) % SOURCES
-        if ready & (<uint32_t> 1 << source) and not answer(io, source, anchor_ns):
+    for k in range(SOURCES + 1):
+        source = (io.first + k) % (SOURCES + 1)
+        if ready & (<uint32_t> 1 << source) and not (answer_outlets(io, anchor_ns) if source == OUTLETS else answer(io, source, anchor_ns)):
             io.first = source + 1
             return False
     return True
@@ -39,6 +47,8 @@ cdef bint answer_all(Io io, uint32_t ready, uint64_t anchor_ns) noexcept nogil:
 
 cdef int descriptor_of(Io io, int source) noexcept nogil:
     """The other way round."""
+    if source >= OUTLETS:
+        return outlet_descriptor(io, source)
     if source >= XDP:
         return (<State *> io.state).rings[source - XDP].descriptor
     if source >= OUT:
@@ -60,7 +70,7 @@ cdef int source_of(Io io, int descriptor) noexcept nogil:
             return UDP4 + which
         if descriptor == io.esp[which]:
             return ESP4 + which
-    return NOTHING
+    return source_of_outlet(io, descriptor)
 
 
 cdef bint answer(Io io, int source, uint64_t anchor_ns) noexcept nogil:
@@ -74,7 +84,7 @@ cdef bint answer(Io io, int source, uint64_t anchor_ns) noexcept nogil:
         first = 0
         io.is_unsettled |= count > 0
         while first < count:
-            if OUT <= source < XDP:
+            if OUT <= source < XDP or source >= OUTLETS:
                 done = io._seal(first, count, at_ns)
             else:
                 done = io._open(first, count, source != ESP4 and source < XDP, at_ns)
@@ -90,10 +100,10 @@ cdef int take(Io io, int source, int *left) noexcept nogil:
     cdef State *state = <State *> io.state
     cdef int count
     left[0] = 0
-    if source >= XDP:
+    if XDP <= source < OUTLETS:
         count = take_frames(io, &state.rings[source - XDP], ENOUGH)
     elif source >= OUT:
-        count = io._read(source - OUT)
+        count = io._read(source)
         io.taken += count
         left[0] = LEFT_HERE if state.super.is_open else LEFT_THERE if count >= ENOUGH else 0
         return count

@@ -4,6 +4,9 @@ Same rules as host.pump, whose ways out it uses for all that the reference answe
 answers everything that comes, bursts go by without Python, one of each descriptor that is ready by turns; anything else that is ready, or a
 timer that is due, ends it. A burst that the engine does not answer whole comes back to Python, which goes on with it packet by packet.
 
+Virtual tunnel interfaces are outlets of the same hands (outlets.pxi): what comes from one is asked about with its own origin, and what
+comes in under its SA goes there.
+
 The TUN has several queues, so that a lone packet has not to wait for a bulk of others (tun.QUEUES); the sockets have one each, and where
 the daemon is what everybody waits for, that one is kept short by dropping or marking packets (delay.pxi).
 """
@@ -20,8 +23,10 @@ from koura.host.raw import IPPROTO_ESP, numbered, summed
 from koura.host.udp import Udp, whole
 from koura.moment import Moment
 from koura.stack import Stack
-from koura.traffic.outcome import FORWARDED, LOCAL, Event
+from koura.traffic.outcome import LOCAL, Applied, Event, Origin
 from koura.wire import ipv6
+
+Refer = Callable[[bytes, Moment], None]
 
 ROUNDS = 4
 _LEFT_HERE = 2  # koura.fast._io.LEFT_HERE
@@ -68,7 +73,7 @@ class FastPump(Pump):
 
     def queue_ready(self, queue: int) -> None:
         """One of its queues has."""
-        self._rounds(lambda: self._io.read(queue), self._seal)
+        self._rounds(lambda: self._io.read(queue), lambda first, count, at: self._seal(first, count, at, self._refer))
 
     def datagrams_ready(self, is_ipv4: bool) -> None:
         """A UDP socket has trains of datagrams."""
@@ -90,6 +95,25 @@ class FastPump(Pump):
             lambda first, count, at: self._open(first, count, at, self._io.open_whole, self._whole_packet),
         )
 
+    def outlets(self, outlet_of: Callable[[Applied], int | None]) -> None:
+        """Who says which of the TUNs beside the host's gets what came through an SA; None: nobody can."""
+        self._fast.outlet_of = outlet_of
+
+    def use_outlet(self, origin: Origin, descriptors: Sequence[int]) -> int:
+        """Another TUN, of these queues, whose packets have this origin; its number."""
+        return int(self._io.use_outlet(self._fast.tag(origin), descriptors))
+
+    def drop_outlet(self, number: int) -> None:
+        self._io.drop_outlet(number)
+
+    def outlet_counts(self, number: int) -> dict[str, int]:
+        """What native I/O moved there, and lost."""
+        return dict(self._io.outlet_counts(number))
+
+    def outlet_ready(self, number: int, queue: int, refer: Refer) -> None:
+        """It has packets. refer: to whom the engine leaves one."""
+        self._rounds(lambda: self._io.read_outlet(number, queue), lambda first, count, at: self._seal(first, count, at, refer))
+
     def _rounds(self, take: Callable[[], tuple[int, int, int]], answer: Callable[[int, int, Moment], None]) -> None:
         """Bursts while there are more, but not for ever; what was read is answered whole."""
         done = 0
@@ -102,20 +126,22 @@ class FastPump(Pump):
                 break
         self._fast.settle()
 
-    def _seal(self, first: int, count: int, at: Moment) -> None:
+    def _refer(self, packet: bytes, at: Moment) -> None:
+        """A packet of the host's, or in transit, to the reference."""
+        origin = self._origin(packet)
+        if origin is LOCAL:
+            packet = numbered(packet)
+        self._went(self._stack.outbound_by_reference(packet, at, origin))
+
+    def _seal(self, first: int, count: int, at: Moment, refer: Refer) -> None:
         is_on = self._stack.begin_burst(at)
         while first < count:
-            done, is_forwarded = self._io.seal(first, count, at.ns) if is_on else (0, False)
+            done = self._io.seal(first, count, at.ns)[0] if is_on else 0
             if self._take_refused():
                 is_on = self._stack.begin_burst(at)
             first += done
             if not done:
-                packet = self._io.packet(first)
-                origin = self._origin(packet) if not is_on else FORWARDED if is_forwarded else LOCAL
-                if origin is LOCAL:
-                    packet = numbered(packet)
-                results = self._stack.outbound_by_reference(packet, at, origin)
-                self._went(results)
+                refer(self._io.packet(first), at)
                 is_on = self._stack.begin_burst(at)
                 first += 1
 

@@ -46,8 +46,8 @@ def offload(descriptor: int) -> None:
         fcntl.ioctl(descriptor, TUNSETOFFLOAD, _TSO)
 
 
-def open_queues(name: str, *, is_persistent: bool = False, is_native: bool = False) -> list[int]:
-    """Open the TUN between a host and its engine: where `is_native`, with super packets and QUEUES queues, which koura.fast._io reads by
+def open_queues(name: str, *, is_persistent: bool = False, is_native: bool = False, most: int = QUEUES) -> list[int]:
+    """Open the TUN between a host and its engine: where `is_native`, with super packets and `most` queues, which koura.fast._io reads by
     turns; else with neither. One that an earlier daemon left with a single queue keeps it. Raises OSError, with nothing left open.
     """
     flags = (IFF_VNET_HDR if is_native else 0) | IFF_MULTI_QUEUE
@@ -64,7 +64,7 @@ def open_queues(name: str, *, is_persistent: bool = False, is_native: bool = Fal
             offload(found[0])
         else:
             fcntl.ioctl(found[0], TUNSETOFFLOAD, 0)  # an earlier daemon may have wanted super packets
-        while is_native and flags & IFF_MULTI_QUEUE and len(found) < QUEUES:
+        while is_native and flags & IFF_MULTI_QUEUE and len(found) < most:
             found.append(create(name, is_persistent=is_persistent, flags=flags))
     except OSError:
         for descriptor in found:

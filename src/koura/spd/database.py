@@ -147,9 +147,11 @@ class Database:
         space = self._spaces.get((direction, interface))
         return space.classifier.match(flow) if space is not None else None
 
-    def has_policies(self, direction: Direction) -> bool:
-        """Whether any global policy of this direction exists: without one, and with def_policy none, nothing need be looked up."""
-        return (direction, "") in self._spaces
+    def has_policies(self, direction: Direction, interface: str = "") -> bool:
+        """Whether any global policy of this direction exists, or one of the interface: without one, and with def_policy none, nothing
+        need be looked up.
+        """
+        return (direction, interface) in self._spaces
 
     def get(self, entry_id: int) -> Entry | None:
         """The policy with this id, of any scope."""

@@ -200,7 +200,7 @@ class Stack:
     def outbound(self, packets: Iterable[bytes], at: Moment, origin: Origin = LOCAL) -> Results:
         """Packets about to leave: one outcome each."""
         self._tick(at)
-        if self._fast is not None and not self.sadb.tcp_keys and not origin.interface:
+        if self._fast is not None and not self.sadb.tcp_keys:
             outcomes = self._fast_outbound(self._fast, list(packets), origin, at)
         else:
             outcomes = [self._outbound.send(packet, origin, at) for packet in packets]
@@ -218,7 +218,7 @@ class Stack:
     def begin_burst(self, at: Moment) -> bool:
         """For native I/O that hands bursts to the fast path's engine itself: whether that may answer now."""
         self._tick(at)
-        return self._fast is not None and self._fast.begin()
+        return self._fast is not None and not self.sadb.tcp_keys and self._fast.begin()
 
     def outbound_by_reference(self, packet: bytes, at: Moment, origin: Origin) -> Results:
         """A packet that the engine did not answer; the fast path learns from it, and its staging is left alone."""
