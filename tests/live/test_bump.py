@@ -149,7 +149,8 @@ def test_other_sizes_of_links(tmp_path: Path, path: str, mtu: int) -> None:
     with line("kw", tmp_path) as made:
         furnish(made, mtu)
         ping_everything(made, tmp_path, path)
-        octets = 20_000_000 if path == "fast" else 1_000_000
+        # Over IPv6, and in tunnels, links of 1280 have fragments, which the reference puts together.
+        octets = 1_000_000 if path == "reference" else 20_000_000 if mtu > 1280 else 4_000_000
         for case in CASES:
             near, far = case.pair
             assert digest_through(made.hosts, near, far, octets, 7) == sent(octets, 7), f"{case.name}\n{made.told()}"
