@@ -27,6 +27,7 @@ include "delay.pxi"
 include "segment.pxi"
 include "trains.pxi"
 include "ring.pxi"
+include "moderation.pxi"
 
 DEF STAGING_OCTETS = 8 << 20
 DEF FRONT = 10 + 40 + 60
@@ -51,10 +52,14 @@ cdef enum Source:             # whence bursts come
     SOURCES = XDP + RINGS
     OUTLETS = SOURCES         # queues of other TUNs: outlets.pxi
 
+cdef enum:
+    TRAINS = 1 << UDP4 | 1 << UDP6      # sources that bring many packets at once
+
 ctypedef struct State:
     Super super               # what of a TUN's packet is still to be cut
     Train trains[MESSAGES]
     Delay delays[4]           # of the sockets of UDP, IPv4 and IPv6, and of ESP
+    Pace pace                 # of what arrives
     Ring rings[RINGS]
     int train                 # the first that is still to be split
     int train_count

@@ -88,6 +88,12 @@ cdef inline void put_esp(
     number_job(sa, job, seq64, out + 8)
 
 
+cdef inline uint32_t dice_of(const Sa *sa, const Head *head, bint wraps) noexcept nogil:
+    """How many octets of the pool a packet takes. Where they are not left, the reference draws them, which fills the pool again."""
+    cdef bint is_numbered = wraps and sa.outer_octets == IPV4_OCTETS and sa.df != 1 and not (sa.df == 2 and head.is_df)
+    return (2 if is_numbered else 0) + (sa.iv_octets if sa.protocol == 50 and not sa.has_counter_iv and sa.iv_octets == 16 else 0)
+
+
 cdef inline bint protect(Engine *e, Packet *packet, const Scan *scan, uint64_t at_ns) noexcept nogil:
     """Number a packet and make its job. False, with nothing touched: not here."""
     cdef const Head *head = &scan.head
@@ -104,9 +110,10 @@ cdef inline bint protect(Engine *e, Packet *packet, const Scan *scan, uint64_t a
     cdef uint32_t accounted = total - (UDP_OCTETS if sa.has_encapsulation else 0)
     cdef uint64_t seq64 = sa.hot[SEQUENCE_LAST] + 1
     cdef uint8_t next_header = (4 if head.version == 4 else 41) if flow.is_tunnel else head.protocol
+    cdef uint32_t dice = dice_of(sa, head, flow.is_tunnel)
     cdef uint8_t *out
     cdef uint32_t length
-    if not can_number(sa) or total > 65535 or e.pool_octets - e.pool_cursor[0] < 18 or would_cross(sa, accounted, seq64, at_ns):
+    if not can_number(sa) or total > 65535 or e.pool_octets - e.pool_cursor[0] < dice or would_cross(sa, accounted, seq64, at_ns):
         return False
     out = arena_take(e, total + TAILROOM)
     if out == NULL:

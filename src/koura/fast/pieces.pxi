@@ -87,3 +87,10 @@ def dropped(served):
     cdef Delay delay
     memset(&delay, 0, sizeof(Delay))
     return [is_to_drop(&delay, now, now - waited, has_more) for now, waited, has_more in served]
+
+
+def waits(turns):
+    """How many nanoseconds to wait after each turn: (when in ns, how many packets it brought)."""
+    cdef Pace pace
+    memset(&pace, 0, sizeof(Pace))
+    return [wait_of(&pace, count, now) for now, count in turns]

@@ -37,6 +37,7 @@ cdef extern from "time.h" nogil:
         long tv_sec
         long tv_nsec
     int clock_gettime(int, timespec *)
+    int nanosleep(const timespec *, timespec *)
     int CLOCK_BOOTTIME, CLOCK_REALTIME
 
 cdef extern from "sys/socket.h" nogil:

@@ -8,6 +8,8 @@ cdef int turn(Io io, int epoll, uint64_t until, uint64_t anchor_ns, bint is_on, 
     cdef uint32_t ready
     cdef uint64_t now = boot_ns()
     cdef State *state = <State *> io.state
+    cdef uint64_t taken, received
+    cdef bint is_single
     while True:
         count = epoll_wait(epoll, events + 1, EVENTS, patience_ms(now, until))
         ready, state.ready_count = 0, 0
@@ -22,9 +24,13 @@ cdef int turn(Io io, int epoll, uint64_t until, uint64_t anchor_ns, bint is_on, 
             else:
                 rest += 1
                 events[rest] = events[i]
+        taken, received = io.taken, io.received
+        is_single = ready & TRAINS == 0
         if not answer_all(io, ready, anchor_ns):  # what Python must go on with comes first
             events[0].data.fd, events[0].events = descriptor_of(io, io.pending), EPOLLIN
             return rest + 1
+        if rest == 0 and is_single:
+            gather_company(&state.pace, <int> (io.received - received), <int> (io.taken - taken), until)
         now = boot_ns()
         if rest or count < 0 or now >= until or io.refused_count:
             memmove(events, events + 1, rest * sizeof(epoll_event))
