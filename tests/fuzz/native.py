@@ -60,17 +60,17 @@ def _super(is_ipv4: bool, size: int) -> bytes:
     return _VNET.pack(1, 1 if is_ipv4 else 4, 0, size, 20 if is_ipv4 else 40, 16) + packet
 
 
-def _supers() -> list[bytes]:
+def supers() -> list[bytes]:
     return [_super(is_ipv4, size) for is_ipv4 in (True, False) for size in (50, 100, 249, 250, 1400)]
 
 
 def _streams() -> list[bytes]:
     found = []
-    for one in _supers()[:1] + _supers()[5:6]:
+    for one in supers()[:1] + supers()[5:6]:
         parts = _IO.cut_up(one)
         found.append(bytes((len(parts) - 1,)) + b"".join(parts))
     return found
 
 
-_RUNS: tuple[tuple[str, Run, Any], ...] = (("cut", _cut, _supers), ("together", _pieces, _streams))
+_RUNS: tuple[tuple[str, Run, Any], ...] = (("cut", _cut, supers), ("together", _pieces, _streams))
 TARGETS: list[Target] = [stateless(*run) for run in _RUNS] if _IO is not None else []

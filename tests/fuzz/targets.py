@@ -1,6 +1,6 @@
 """Every fuzz target, by name; `all` is one that hands each input to the target its first octet names."""
 
-from tests.fuzz import formats, keys, native, paths, traffic, words
+from tests.fuzz import bumps, formats, keys, native, paths, traffic, words
 from tests.fuzz.target import Run, Target
 
 
@@ -17,5 +17,6 @@ def _seeds() -> list[bytes]:
     return [bytes((number,)) + seed for number, target in enumerate(_EACH) for seed in target.seeds()[:8]]
 
 
-_EACH: tuple[Target, ...] = (*formats.TARGETS, *words.TARGETS, *keys.TARGETS, *traffic.TARGETS, *native.TARGETS, *paths.TARGETS)
+_ROOMS = (formats, words, keys, traffic, native, paths, bumps)
+_EACH: tuple[Target, ...] = tuple(target for room in _ROOMS for target in room.TARGETS)
 TARGETS: dict[str, Target] = {target.name: target for target in (*_EACH, Target("all", _everything, _seeds))}

@@ -11,7 +11,7 @@ from tests.fuzz.targets import TARGETS
 from tests.source.tree import ROOT
 
 COUNT = 2500
-SLOW = {"sysctl": 200, "setkey": 1000}  # their inputs are long, or looked up among many names
+SLOW = {"sysctl": 200, "setkey": 1000, "bump": 300}  # their inputs are long, or looked up among many names
 
 
 @pytest.mark.parametrize("name", [name for name in TARGETS if name != "all"])
