@@ -282,7 +282,8 @@ cdef class Hands:
             tags += 1
             kind = word_at(v, at)
         at += 2
-        if at > v.octets or (kind != 0x0800 and kind != 0x86DD):
+        # A kind that is not the packet's: the reference sends it under its own.
+        if at > v.octets or octet_at(v, at) >> 4 != (4 if kind == 0x0800 else 6 if kind == 0x86DD else 16):
             self.plain[self.plain_count] = number
             self.plain_count += 1
             return False

@@ -125,6 +125,17 @@ def test_garbage_ends_in_both_alike(made: list[World]) -> None:
     assert fast.come(INSIDE, kept) == slow.come(INSIDE, kept) != ([], [])
 
 
+def test_a_frame_that_names_another_version_leaves_both_alike(made: list[World]) -> None:
+    """IPv6 in a frame of IPv4's kind, again and again, so that the engine knows its flow."""
+    fast, slow = both(made, IN_FRONT_OF_A)
+    packet = bytes(IPv6(src="2001:db8::7", dst="2001:db8::9") / UDP(sport=7, dport=9) / b"x")
+    for kind in (frames.IPV4, frames.IPV6, frames.IPV4, frames.IPV6):
+        sent = frame(packet, kind=kind)
+        left = fast.come(INSIDE, sent, sent)
+        assert left == slow.come(INSIDE, sent, sent)
+        assert [kind for _, kind, _ in left[OUTSIDE]] == [frames.IPV6] * 2
+
+
 def test_tunnels_at_own_addresses_go_where_the_reference_sends_them(made: list[World]) -> None:
     here, there = both(made, IN_TUNNEL, ("192.0.2.8",)), both(made, TURNED, ("192.0.2.9",))
     packet = frame(bytes(IP(src="10.1.0.1", dst="10.2.0.1") / UDP() / b"x"), Link(GATEWAY, A))
