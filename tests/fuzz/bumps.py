@@ -59,7 +59,7 @@ class Wires:
         own = _OWN[what % len(_OWN)]
         found = self._into(self.near, INSIDE, [own, body, own, body, own][way % 3 :])
         wire = [_PLAIN + link.front(kind) + payload for link, kind, payload in found[OUTSIDE]]
-        if wire and what & 1:
+        if wire and what & 1 and len(wire[way % len(wire)]) > 24:
             bent = bytearray(wire[way % len(wire)])
             bent[24 + what * 7 % (len(bent) - 24)] ^= what
             wire.append(bytes(bent))
