@@ -100,5 +100,9 @@ def test_frames_that_it_does_not_hold_and_an_interface_that_went_are_a_packet_so
     ip("-n", made.bumps[0], "link", "del", "out")
     made.until(lambda: "there is no interface out" in made.daemons[1].said, "it is missed")
     ip("-n", made.bumps[0], "link", "add", "out", "type", "veth", "peer", "name", "out", "netns", made.bumps[1])
-    made.answers(far, "-I", near)
-    made.until(lambda: driver(made) == "native, 64 frames a call; not by AF_XDP: its interface has gone since the start", driver(made))
+
+    def is_by_packet_socket() -> bool:
+        made.answers(far, "-I", near)  # a frame that would leave finds that the old interface has gone
+        return driver(made) == "native, 64 frames a call; not by AF_XDP: its interface has gone since the start"
+
+    made.until(is_by_packet_socket, "frames are the packet socket's")
