@@ -87,6 +87,14 @@ def address(host: str, link: str, text: str, *routes: str) -> None:
         run("ip", "-n", host, "route", "add", *route.split())
 
 
+def neighbours(stack: ExitStack) -> list[str]:
+    """Two hosts with their outer addresses."""
+    ends = stack.enter_context(hosts("a", "b"))
+    for host, link, text in zip(ends, ("right", "left"), OUTER, strict=True):
+        address(host, link, f"{text}/24")
+    return ends
+
+
 def conf(us: int, extension: str, algorithm: str) -> str:
     """The SAs of both ways and the policies of one side."""
     them = 3 - us
@@ -140,9 +148,7 @@ def daemon(stack: ExitStack, place: Path, toml: str, script: str, prefix: Words)
 def between(folder: Path, extension: str = "", algorithm: str = GCM, prefix: Words = (), *, has_xdp: bool = False) -> Iterator[Rig]:
     """Two hosts with koura in host mode; without an extension header: nothing between them at all. prefix: of the daemons' commands."""
     with ExitStack() as stack:
-        ends = stack.enter_context(hosts("a", "b"))
-        for host, link, text in zip(ends, ("right", "left"), OUTER, strict=True):
-            address(host, link, f"{text}/24")
+        ends = neighbours(stack)
         if not extension:
             yield Rig(inside(ends[0]), inside(ends[1]), *OUTER)
             return
@@ -156,9 +162,7 @@ def between(folder: Path, extension: str = "", algorithm: str = GCM, prefix: Wor
 def tunnel(folder: Path) -> Iterator[Rig]:
     """Two hosts with a tunnel interface between them, ESP in UDP."""
     with ExitStack() as stack:
-        ends = stack.enter_context(hosts("a", "b"))
-        for host, link, text in zip(ends, ("right", "left"), OUTER, strict=True):
-            address(host, link, f"{text}/24")
+        ends = neighbours(stack)
         sas = "".join(f"add 192.0.2.{one} 192.0.2.{3 - one} esp-udp {0x1000 + one} -m tunnel -u 100 -r 128 {GCM};\n" for one in (1, 2))
         engines = koura(stack, folder, dict(enumerate(ends, 1)), Daemons(lambda _us: sas, has_tunnel=True))
         for us, host in enumerate(ends, 1):
@@ -171,9 +175,7 @@ def tunnel(folder: Path) -> Iterator[Rig]:
 def rootless(folder: Path) -> Iterator[Rig]:
     """A program in rootless mode on one host, koura in host mode on the other, ESP in UDP between them."""
     with ExitStack() as stack:
-        ends = stack.enter_context(hosts("a", "b"))
-        for host, link, text in zip(ends, ("right", "left"), OUTER, strict=True):
-            address(host, link, f"{text}/24")
+        ends = neighbours(stack)
         engines = koura(stack, folder, {2: ends[1]}, Daemons(lambda us: conf(us, "esp-udp", GCM)))
         place, toml, script = folder / "1", folder / "1.toml", folder / "1.conf"
         toml.write_text(f'[rootless]\nmtu = 1400\naddresses = ["{INNER[0]}/24"]\n')
@@ -236,10 +238,9 @@ def bumps(folder: Path, *, has_xdp: bool = False) -> Iterator[Rig]:
 def forwarder(_folder: Path) -> Iterator[Rig]:
     """A TUN and a UDP socket on each host, and a loop between them that changes nothing: bench.forward."""
     with ExitStack() as stack:
-        ends = stack.enter_context(hosts("a", "b"))
+        ends = neighbours(stack)
         found = []
         for us, host in enumerate(ends, 1):
-            address(host, ("right", "left")[us - 1], f"{OUTER[us - 1]}/24")
             words = [*inside(host), sys.executable, "-m", "koura.cli.forward", OUTER[2 - us]]
             process = stack.enter_context(child(words, {}))
             found.append(process.pid)
@@ -297,10 +298,9 @@ def libipsec(folder: Path) -> Iterator[Rig]:
     if not Path(CHARON).exists() or shutil.which("swanctl") is None:
         raise Missing("strongSwan is not here (Debian: strongswan-charon, strongswan-swanctl, libcharon-extra-plugins)")
     with ExitStack() as stack:
-        ends = stack.enter_context(hosts("a", "b"))
+        ends = neighbours(stack)
         found, files = [], []
         for us, host in enumerate(ends, 1):
-            address(host, ("right", "left")[us - 1], f"{OUTER[us - 1]}/24")
             run("ip", "-n", host, "addr", "add", f"{INNER[us - 1]}/24", "dev", "lo")
             settings, connections, vici = _charon_files(folder, us)
             words = [*inside(host), "sh", "-c", f"mount -t tmpfs none /run && exec {CHARON}"]
