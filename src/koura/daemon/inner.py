@@ -27,8 +27,7 @@ from koura.saindex import Direction, Mode, Protocol
 from koura.spd.policy import Action, Level, Policy, Requirement, Scope
 from koura.spd.selector import Selector
 from koura.stack import Results, Stack
-from koura.traffic import icmp
-from koura.traffic.outcome import Applied, Deliver, Event, Origin, TooBig
+from koura.traffic.outcome import Applied, Deliver, Event, Origin
 
 Ends = tuple[int, bytes, bytes]  # reqid, source and destination of the inbound SA
 
@@ -60,7 +59,7 @@ class Inner:
     def begin(self, pump: Pump) -> None:
         """Packets may be read: by way of this pump."""
         self._pump = pump
-        pump.place_of = self.place_of
+        pump.place_of, pump.interface = self.place_of, self._named
         if isinstance(pump, FastPump):
             pump.outlets(self._outlet_of)
         for tunnel in self._tunnels.values():
@@ -114,6 +113,10 @@ class Inner:
         tunnel = self._of(outcome.history[-1]) if outcome.history else None
         return tunnel.device if tunnel is not None else None
 
+    def _named(self, name: str) -> Tun | None:
+        tunnel = self._tunnels.get(name)
+        return tunnel.device if tunnel is not None else None
+
     def _of(self, last: Applied) -> _Tunnel | None:
         if not last.was_tunnel or last.protocol is not Protocol.ESP:
             return None
@@ -153,28 +156,18 @@ class Inner:
         if len(inside) < len(packets):
             tunnel.device.losses.lose("ELOOP", len(packets) - len(inside))
         for packet in inside:
-            self._went(tunnel, self._stack.outbound([packet], self._clock.now(), tunnel.origin))
+            self._went(self._stack.outbound([packet], self._clock.now(), tunnel.origin))
 
     def _refer(self, tunnel: _Tunnel, packet: bytes, at: Moment) -> None:
         """A packet that native I/O's engine did not answer."""
         if _is_outer(packet, tunnel.outer):
             tunnel.device.losses.lose("ELOOP")
         else:
-            self._went(tunnel, self._stack.outbound_by_reference(packet, at, tunnel.origin))
+            self._went(self._stack.outbound_by_reference(packet, at, tunnel.origin))
 
-    def _went(self, tunnel: _Tunnel, results: Results) -> None:
+    def _went(self, results: Results) -> None:
         assert self._pump is not None
-        for event in results.events:
-            if isinstance(event, TooBig):
-                self._say_too_big(tunnel, event)
-        self._pump.went(results.outcomes, tuple(event for event in results.events if not isinstance(event, TooBig)))
-
-    @staticmethod
-    def _say_too_big(tunnel: _Tunnel, event: TooBig) -> None:
-        source = event.packet[16:20] if event.packet[0] >> 4 == 4 else event.packet[24:40]
-        message = icmp.too_big(event.packet, event.mtu_octets, source)
-        if message is not None:
-            tunnel.device.send([message])
+        self._pump.went(results.outcomes, results.events)
 
 
 def _queue(pump: FastPump, number: int, queue: int, refer: Refer, _events: int) -> None:

@@ -84,6 +84,7 @@ class Pump:
         self._dice = System()
         self.watcher: Watcher | None = None
         self.place_of: Callable[[Deliver], Attachment | None] = lambda _outcome: None  # the interface behind an SA (M22)
+        self.interface: Callable[[str], Attachment | None] = lambda _name: None  # one of those by its name
 
     @property
     def _is_watched(self) -> bool:
@@ -239,7 +240,7 @@ class Pump:
         """The host's own sender learns the size as from a router: the kernel keeps its path MTU. RFC 4301 §8.2.1."""
         message = icmp.too_big(event.packet, event.mtu_octets, dst_of(event.packet))
         if message is not None:
-            self._ends.protected.send([message])
+            (self.interface(event.interface) or self._ends.protected).send([message])
 
 
 def dst_of(packet: bytes) -> bytes:

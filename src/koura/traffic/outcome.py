@@ -150,11 +150,13 @@ class Wanted:
 class TooBig:
     """A packet of this host was discarded because it does not fit once protected: its sender sees EMSGSIZE. RFC 4301 §8.2.
 
-    mtu_octets: the largest packet to this destination that would fit. At a bump in the wire: a packet of a host behind it.
+    mtu_octets: the largest packet to this destination that would fit. interface: the virtual tunnel interface that it was sent into.
+    At a bump in the wire: a packet of a host behind it.
     """
 
     packet: bytes
     mtu_octets: int
+    interface: str = ""
 
 
 Event = ToKeySocket | Emit | Released | Tapped | Wanted | TooBig

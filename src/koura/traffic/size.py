@@ -91,7 +91,7 @@ class Sizes:
         """Tell the sender, and say why the packet ends."""
         told = max(room, _SMALLEST4) if packet[0] >> 4 == 4 else max(room, pmtu.IPV6_MIN_MTU)
         if not origin.is_forwarded:
-            self._plane.events.append(TooBig(packet, told))
+            self._plane.events.append(TooBig(packet, told, origin.interface))
             is_outer = packet[0] >> 4 == 4 and not _has_df(packet)
             return Discarded(PMTU_OUTER if is_outer else PMTU_LOCAL, steps[-1].sa)
         if self._plane.bridged is not None:
