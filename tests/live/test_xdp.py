@@ -1,4 +1,4 @@
-"""Raw ESP by AF_XDP between two namespaces: taken before the kernel's own way, and by that where it cannot be had."""
+"""Raw ESP by AF_XDP between two namespaces: taken and sent past the kernel's own way, and by that where it cannot be had."""
 
 import os
 import signal
@@ -58,6 +58,11 @@ def stat(folder: Path, us: int) -> dict[str, dict[str, int]]:
         return dict(control.ask("stat", protocol="", nonzero=False, json=True)["counters"]["attachments"])
 
 
+def counts(folder: Path) -> tuple[dict[str, int], dict[str, int]]:
+    """What came and went by AF_XDP, at both ends."""
+    return stat(folder, 1)["xdp/v0/0"], stat(folder, 2)["xdp/v0/0"]
+
+
 @pytest.mark.skipif(bool(no_xdp()), reason=no_xdp())
 def test_esp_is_taken_before_the_kernel_sees_it_and_by_the_next_engine_too(tmp_path: Path) -> None:
     with daemons(tmp_path, "v0") as hosts:
@@ -71,7 +76,58 @@ def test_esp_is_taken_before_the_kernel_sees_it_and_by_the_next_engine_too(tmp_p
             os.kill(int(str(control.ask("version")["engine"])), signal.SIGKILL)
         answers(hosts, tmp_path)
         assert stat(tmp_path, 2)["xdp/v0/0"]["received"] > 0
-        run(hosts[0], "ping", "-q", "-n", "-c", "5000", "-f", "-s", "1000", "-I", "10.77.1.1", "10.77.2.1")  # round the ring, and more
+        before = counts(tmp_path)
+        run(hosts[0], "ping", "-q", "-n", "-c", "5000", "-f", "-s", "1000", "-I", "10.77.1.1", "10.77.2.1")  # round the rings, and more
+        answers(hosts, tmp_path)
+        for was, now in zip(before, counts(tmp_path), strict=True):
+            assert min(now[name] - was[name] for name in ("received", "sent")) > 4000, (was, now)
+
+
+@pytest.mark.skipif(bool(no_xdp()), reason=no_xdp())
+def test_what_leaves_follows_its_neighbour_its_route_and_its_interface(tmp_path: Path) -> None:
+    """Each time something else leads to the peer than before, and nothing else does: a packet that went the old way would not arrive."""
+    with daemons(tmp_path, "v0") as hosts:
+        near, far = hosts
+
+        def is_followed() -> None:
+            before = counts(tmp_path)[0]["sent"]
+            for _ in range(200):
+                answers(hosts, tmp_path)
+                if counts(tmp_path)[0]["sent"] > before:
+                    return
+            pytest.fail(f"nothing leaves by AF_XDP: {counts(tmp_path)}")
+
+        is_followed()
+        run(far, "ip", "link", "set", "v0", "address", "02:00:00:00:77:02")
+        run(near, "ip", "neigh", "replace", "192.0.2.2", "lladdr", "02:00:00:00:77:02", "dev", "v0", "nud", "reachable")
+        is_followed()
+        run(near, "ip", "neigh", "del", "192.0.2.2", "dev", "v0")
+        is_followed()
+        for host in hosts:  # by way of an address that only ARP knows
+            run(host, "ip", "addr", "add", f"198.51.100.{1 + hosts.index(host)}/24", "dev", "v0")
+        run(near, "ip", "route", "add", "192.0.2.2/32", "via", "198.51.100.2")
+        is_followed()
+        run(near, "ip", "link", "add", "v1", "type", "veth", "peer", "name", "v1", "netns", far)
+        for host in hosts:
+            run(host, "ip", "link", "set", "v1", "up")
+        run(far, "ip", "addr", "add", "203.0.113.2/24", "dev", "v1")
+        run(near, "ip", "addr", "add", "203.0.113.1/24", "dev", "v1")
+        run(near, "ip", "route", "replace", "192.0.2.2/32", "via", "203.0.113.2", "src", "192.0.2.1")
+        run(far, "sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.v1.rp_filter=0")
+        answers(hosts, tmp_path)
+        before = counts(tmp_path)[0]["sent"]
+        answers(hosts, tmp_path)
+        assert counts(tmp_path)[0]["sent"] == before, "v1 has no AF_XDP"
+        run(near, "ip", "route", "del", "192.0.2.2/32")
+        is_followed()
+        for state in ("down", "up"):
+            run(near, "ip", "link", "set", "v0", state)
+        is_followed()
+        run(near, "ip", "link", "del", "v0")
+        run(near, "ip", "link", "add", "v0", "type", "veth", "peer", "name", "v0", "netns", far)
+        for number, host in enumerate(hosts, 1):
+            run(host, "ip", "addr", "add", f"192.0.2.{number}/24", "dev", "v0")
+            run(host, "ip", "link", "set", "v0", "up")
         answers(hosts, tmp_path)
 
 

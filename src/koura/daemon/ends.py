@@ -12,7 +12,8 @@ from enum import Enum
 
 from koura.attachment import Attachment
 from koura.fast import drivers
-from koura.host import ethernet, packet, raw, tun, udp, udpcopy, xdp
+from koura.host import ethernet, nexthops, packet, raw, routes, rtnetlink, tun, udp, udpcopy, xdp
+from koura.host.nexthops import NextHops
 from koura.host.pump import Ends
 
 
@@ -21,6 +22,8 @@ class Kind(Enum):
 
     TUN = "tun"
     XDP = "xdp"
+    ROUTING = "routing"  # netlink sockets: one to ask, and one that is told of changes
+    CHANGES = "changes"
     QUEUE = "queue"  # another one of the TUN
     RAW4 = "raw4"
     RAW6 = "raw6"
@@ -37,9 +40,9 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """One descriptor. number: of the protocol (RAW4, RAW6) or the port (UDP). is_native: for koura.fast._io (TUN, UDP).
+    """One descriptor. number: of the protocol (RAW4, RAW6), the port (UDP), the interface (XDP). is_native: for koura.fast._io (TUN, UDP).
 
-    near: the hardware address at the other end, far: the name of this one (VETH).
+    near: the hardware address at the other end, far: the name of this one (VETH). sends: it does, too (XDP).
     memory: a descriptor of the frames' memory (XDP, LEAVING: of a bump's outside).
     own, passes_control: of a bump (INSIDE, OUTSIDE), whose ends have one number: its addresses, and host.frames.is_control.
     """
@@ -54,6 +57,7 @@ class End:
     own: tuple[bytes, ...] = ()
     passes_control: bool = True
     memory: int = -1
+    sends: bool = False
 
 
 NO_FAST = "KOURA_NO_FAST"  # in the environment: the reference alone answers
@@ -127,11 +131,16 @@ def queues(interface: str, descriptors: list[int], is_native: bool) -> tuple[End
 
 
 def open_rings(program: xdp.Program, interfaces: tuple[str, ...]) -> tuple[End, ...]:
-    """AF_XDP sockets on these, where native I/O can read them. Raises NoXdp."""
+    """AF_XDP sockets on these, where native I/O can read and write them, and what says where to. Raises NoXdp, OSError."""
     if not is_native():
         return ()
-    taken = [one for interface in interfaces for one in program.take(interface)]
-    return tuple(End(Kind.XDP, one.name, one.descriptor, 0, True, memory=one.memory) for one in taken)
+    found = [
+        End(Kind.XDP, one.name, one.descriptor, one.index, True, memory=one.memory, sends=one.sends)
+        for interface in interfaces for one in program.take(interface)
+    ]  # fmt: skip
+    for kind, groups in ((Kind.ROUTING, 0), (Kind.CHANGES, nexthops.GROUPS)):
+        found.append(End(kind, kind.value, rtnetlink.listener(groups).detach()))
+    return tuple(found)
 
 
 def open_leaving(name: str, number: int) -> tuple[End, ...]:
@@ -191,7 +200,7 @@ def attach(ends: tuple[End, ...]) -> Ends:
         if end.kind is Kind.QUEUE:
             continue
         if end.kind is Kind.XDP:
-            rings.append(xdp.rings(xdp.Taken(end.name, end.descriptor, end.memory)))
+            rings.append(xdp.rings(xdp.Taken(end.name, end.descriptor, end.memory, end.number, end.sends)))
             continue
         if end.kind is Kind.TUN:
             protected = tun.Tun(end.name, end.descriptor, has_headers=end.is_native)
@@ -215,9 +224,22 @@ def attach(ends: tuple[End, ...]) -> Ends:
         else:
             out[end.kind] = socket.socket(fileno=end.descriptor)
     assert protected is not None, "there is a TUN or a veth"
+    asked = out.pop(Kind.ROUTING, None), out.pop(Kind.CHANGES, None)
+    next_hops = _next_hops(rings, *asked)
     descriptors = tuple((kind is Kind.OUT4, end.fileno()) for kind, end in out.items())
     leaving = raw.Out(out.get(Kind.OUT4), out.get(Kind.OUT6))
-    return Ends(protected, unprotected, leaving, dict(ports), frozenset(), descriptors, dict(native), native_esp, more_queues, tuple(rings))
+    return Ends(
+        protected, unprotected, leaving, dict(ports), frozenset(), descriptors, dict(native), native_esp, more_queues, tuple(rings),
+        next_hops,
+    )  # fmt: skip
+
+
+def _next_hops(rings: list[xdp.Rings], routing: socket.socket | None, changes: socket.socket | None) -> NextHops | None:
+    """By the sockets that send, in the order of `rings`."""
+    if routing is None or changes is None:
+        return None
+    sending = [ring.interface for ring in rings if ring.leaving is not None]
+    return NextHops(routing, changes, {index: way for way, index in enumerate(sending)}, routes.MARK, routes.TABLE)
 
 
 def _raw(end: End) -> Attachment:

@@ -45,6 +45,8 @@ class Packets:
             loop.poll_by(self.pump.poll)
             for number, descriptor in enumerate(self._ends.more_queues, 1):
                 loop.watch(descriptor, partial(_queue, self.pump, number))
+            if self._ends.next_hops is not None:
+                loop.watch(self._ends.next_hops.fileno(), self.pump.hops_changed)
             for number, ring in enumerate(self._ends.rings):
                 self._arrivals[ring.descriptor] = partial(_frames, self.pump, number)
             for is_ipv4, one in self._ends.native.items():

@@ -24,6 +24,7 @@ from koura.fast.sums cimport wide_sum
 DEF PATIENCE_MS = 1
 
 include "segment.pxi"
+include "words.pxi"
 include "leave.pxi"
 
 DEF STAGING_OCTETS = 8 << 20
@@ -143,19 +144,8 @@ cdef class Hands:
 
     def set_leaving(self, rings):
         """Protected frames leave the outside by AF_XDP where they fit its memory: koura.host.xdp.Leaving, which is kept."""
-        cdef Leaving *l = &(<State *> self.state).leaving
-        cdef uint8_t[::1] frames = rings.frames
-        cdef uint8_t[::1] sent = rings.sent
-        cdef uint8_t[::1] done = rings.done
-        cdef uint32_t producer, consumer, entries, done_producer, done_consumer
-        producer, consumer, entries, done_producer, done_consumer = rings.places
-        assert frames.shape[0] == LEAVING_FRAMES * LEAVING_OCTETS and entries + LEAVING_FRAMES * sizeof(Sent) <= <size_t> sent.shape[0]
-        assert max(done_producer, done_consumer) + 4 <= done.shape[0]
+        map_leaving(&(<State *> self.state).leaving, rings)
         self.rings = rings
-        l.frames, l.entries = &frames[0], <Sent *> &sent[entries]
-        l.producer, l.consumer = <uint32_t *> &sent[producer], <uint32_t *> &sent[consumer]
-        l.done, l.seen = <uint32_t *> &done[done_producer], <uint32_t *> &done[done_consumer]
-        l.descriptor, l.written = rings.descriptor, 0
 
     def why_not_leaving(self):
         """Why protected frames do not go by AF_XDP now; "" where they do."""
@@ -451,7 +441,7 @@ cdef class Hands:
                 i += 1
                 continue
             if leaves and packets[i].kind != DELIVERED and leaving.descriptor >= 0:
-                if leave(leaving, &fronts[pending], &packets[i]):
+                if leave(leaving, fronts[pending].octets, fronts[pending].count, &packets[i]):
                     self.sent[side] += 1
                 else:
                     self.unsent[side] += 1

@@ -62,7 +62,7 @@ cdef class Io:
     cdef bint _is_in_transit(self, const uint8_t *data, uint32_t octets) noexcept nogil
     cdef void _send(self, int first, int count) noexcept nogil
     cdef void _note_refused(self, int number) noexcept nogil
-    cdef int _send_raw(self, int first, int last, int which) noexcept nogil
+    cdef int _send_raw(self, int first, int last, int which, uint64_t now) noexcept nogil
     cdef int _receive(self, int which) noexcept nogil
     cdef int _receive_esp(self, int which) noexcept nogil
     cdef void _deliver(self, int first, int count) noexcept nogil

@@ -26,7 +26,10 @@ from koura.fast.sums cimport wide_sum
 include "delay.pxi"
 include "segment.pxi"
 include "trains.pxi"
+include "words.pxi"
 include "ring.pxi"
+include "leave.pxi"
+include "hops.pxi"
 include "moderation.pxi"
 
 DEF STAGING_OCTETS = 8 << 20
@@ -61,6 +64,7 @@ ctypedef struct State:
     Delay delays[4]           # of the sockets of UDP, IPv4 and IPv6, and of ESP
     Pace pace                 # of what arrives
     Ring rings[RINGS]
+    Hops hops
     int train                 # the first that is still to be split
     int train_count
     bint is_lone              # the last trains were single datagrams
@@ -130,21 +134,66 @@ cdef class Io:
         """ESP arrives here: over IPv4 as whole packets, over IPv6 without the fixed header."""
         self.esp[0 if is_ipv4 else 1] = descriptor
 
-    def use_ring(self, int descriptor, uint8_t[::1] frames, uint8_t[::1] filled, uint8_t[::1] received, places):
-        """ESP over IPv4 arrives here, too: koura.host.xdp.Rings."""
+    def use_ring(self, rings):
+        """ESP over IPv4 arrives here, too: koura.host.xdp.Rings, which is kept."""
         cdef Ring *r = &(<State *> self.state).rings[self.ring_count]
+        cdef uint8_t[::1] frames = rings.frames
+        cdef uint8_t[::1] filled = rings.filled
+        cdef uint8_t[::1] received = rings.received
+        cdef Py_ssize_t places[6]
         if self.ring_count == RINGS:
             raise ValueError("8 AF_XDP sockets at the most")
-        r.descriptor, r.frames = descriptor, &frames[0]
+        places[:] = rings.places
+        r.descriptor, r.frames = rings.descriptor, &frames[0]
         r.fill_producer, r.fill = <uint32_t *> &filled[places[0]], <uint64_t *> &filled[places[2]]
         r.producer, r.consumer, r.received = <uint32_t *> &received[places[3]], <uint32_t *> &received[places[4]], <Received *> &received[places[5]]
         fill_all(r, <uint32_t *> &filled[places[1]])
-        self.kept.append((frames, filled, received))
+        self.kept.append(rings)
         self.ring_count += 1
+
+    def use_leaving(self, rings):
+        """Protected packets over IPv4 leave here, too: koura.host.xdp.Leaving, which is kept; its number, which next hops name."""
+        cdef Hops *h = &(<State *> self.state).hops
+        if h.way_count == RINGS:
+            raise ValueError("8 AF_XDP sockets at the most")
+        map_leaving(&h.ways[h.way_count], rings)
+        self.kept.append(rings)
+        h.way_count += 1
+        return h.way_count - 1
+
+    def wanted_hops(self):
+        """IPv4 destinations whose next hops are wanted, since the last time; usually there is none."""
+        cdef Hops *h = &(<State *> self.state).hops
+        if h.wanted_count == 0:
+            return ()
+        found = [PyBytes_FromStringAndSize(<char *> &h.wanted[i], 4) for i in range(h.wanted_count)]
+        h.wanted_count = 0
+        return found
+
+    def put_hop(self, bytes dst, uint64_t life_ns, int way=0, bytes front=b"", uint32_t most=0):
+        """Packets to `dst` up to `most` octets leave by an AF_XDP socket behind this link header, for so long; most 0: none do."""
+        cdef Hops *h = &(<State *> self.state).hops
+        cdef uint64_t now = boot_ns()
+        cdef uint32_t address
+        cdef Hop *hop
+        if len(dst) != 4 or not 0 <= way < max(h.way_count, 1) or most and len(front) != LINK_OCTETS:
+            raise ValueError("no next hop")
+        memcpy(&address, PyBytes_AS_STRING(dst), 4)
+        hop = hop_for_new(h, address, now)
+        hop.dst, hop.way, hop.most, hop.until_ns = address, way, min(most, <uint32_t> (LEAVING_OCTETS - LINK_OCTETS)), now + life_ns
+        memcpy(hop.front, PyBytes_AS_STRING(front), len(front))
+
+    def forget_hops(self):
+        """Who is next has changed, or may have."""
+        memset((<State *> self.state).hops.known, 0, HOPS * sizeof(Hop))
 
     def frames_of(self, int ring):
         """How many packets came by an AF_XDP socket."""
         return (<State *> self.state).rings[ring].count
+
+    def frames_out(self, int way):
+        """How many packets left by one."""
+        return (<State *> self.state).hops.ways[way].count
 
     def receive_frames(self, int ring):
         """Take what an AF_XDP socket has, at most a burst of packets; the same three numbers."""
@@ -268,13 +317,25 @@ cdef class Io:
         cdef int i = first
         cdef int k, which, length, gone
         cdef uint8_t is_refused[PIECES]
+        cdef Hops *hops = &(<State *> self.state).hops
+        cdef Hop *hop
+        cdef uint64_t now = boot_ns() if hops.way_count else 0
         while i < first + count:
             if packets[i].kind == DISCARDED:
                 i += 1
                 continue
             which = 0 if packets[i].result[0] >> 4 == 4 else 1
+            hop = leaves_by(hops, &packets[i], now) if hops.way_count else NULL
+            if hop != NULL:
+                gone = leave(&hops.ways[hop.way], hop.front, LINK_OCTETS, &packets[i])
+                self.sent += gone
+                self.unsent += 1 - gone
+                i += 1
+                continue
+            if hops.way_count:
+                go_all(hops)  # in their order
             if packets[i].kind != PROTECTED or self.udp[which] < 0 or not is_by_port(&packets[i], which, self.ports[which]):
-                i = self._send_raw(i, first + count, which)
+                i = self._send_raw(i, first + count, which, now)
                 continue
             length = train_of(packets, i, first + count, which, pieces)
             gone = send_train(self.udp[which], which, packets[i].result, pieces, length, is_refused)
@@ -285,6 +346,8 @@ cdef class Io:
                     if is_refused[k]:
                         self._note_refused(i + k)
             i += length
+        if hops.way_count:
+            go_all(hops)
 
     cdef void _note_refused(self, int number) noexcept nogil:
         """Python decides what becomes of this packet, so it is not lost yet; where too many wait already, it is."""
@@ -297,9 +360,10 @@ cdef class Io:
         self.refused_count += 1
         self.unsent -= 1
 
-    cdef int _send_raw(self, int first, int last, int which) noexcept nogil:
+    cdef int _send_raw(self, int first, int last, int which, uint64_t now) noexcept nogil:
         """Whole packets of one family from `first` on, in one call; where the next begin."""
         cdef Packet *packets = self.burst.packets
+        cdef Hops *hops = &(<State *> self.state).hops
         cdef mmsghdr messages[PIECES]
         cdef iovec pieces[PIECES]
         cdef sockaddr_in6 names[PIECES]
@@ -312,6 +376,8 @@ cdef class Io:
         memset(names, 0, sizeof(names))
         while i < last and count < PIECES and packets[i].kind != DISCARDED and (packets[i].result[0] >> 4 == 4) == (which == 0):
             if count and packets[i].kind == PROTECTED and self.udp[which] >= 0 and is_by_port(&packets[i], which, self.ports[which]):
+                break
+            if count and hops.way_count and leaves_by(hops, &packets[i], now) != NULL:
                 break
             pieces[count].iov_base, pieces[count].iov_len = packets[i].result, packets[i].result_octets
             messages[count].msg_hdr.msg_iov, messages[count].msg_hdr.msg_iovlen = &pieces[count], 1

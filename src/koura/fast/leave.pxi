@@ -1,18 +1,10 @@
 # Frames out of an interface by AF_XDP: each is copied into the next frame of shared memory, and one call sends up to 32. AF_XDP; host.xdp.
 #
-# Frame n of the ring is frame n of the memory. Both rings' counters go on for as long as the socket lives, so that whoever inherits it
+# Entry n of the ring is the nth frame of its memory, always. Both rings' counters go on for as long as the socket lives, so that whoever inherits it
 # knows from them alone what the kernel still has: nothing of this is lost with an engine.
 
 DEF LEAVING_FRAMES = 2048
 DEF LEAVING_OCTETS = 4096
-
-cdef extern from *:
-    """
-    static inline uint32_t koura_load(const uint32_t *from) { return __atomic_load_n(from, __ATOMIC_ACQUIRE); }
-    static inline void koura_store(uint32_t *to, uint32_t value) { __atomic_store_n(to, value, __ATOMIC_RELEASE); }
-    """
-    uint32_t koura_load(const uint32_t *) nogil
-    void koura_store(uint32_t *, uint32_t) nogil
 
 ctypedef struct Sent:         # struct xdp_desc
     uint64_t at
@@ -22,12 +14,14 @@ ctypedef struct Sent:         # struct xdp_desc
 ctypedef struct Leaving:
     int descriptor            # -1: none, or its interface has gone
     uint8_t *frames
+    uint64_t first            # where in the socket's memory they begin
     uint32_t *producer
     uint32_t *consumer
     Sent *entries
     uint32_t *done            # the completion ring's producer, and its consumer
     uint32_t *seen
     uint32_t written          # frames that the kernel has not been told of
+    uint64_t count            # of frames so far
 
 
 cdef bint is_full(Leaving *l) noexcept nogil:
@@ -37,7 +31,22 @@ cdef bint is_full(Leaving *l) noexcept nogil:
     return l.producer[0] + l.written - done >= LEAVING_FRAMES
 
 
-cdef bint leave(Leaving *l, const Front *front, const Packet *packet) noexcept nogil:
+cdef void map_leaving(Leaving *l, rings):
+    """What a koura.host.xdp.Leaving says; it must be kept."""
+    cdef uint8_t[::1] frames = rings.frames
+    cdef uint8_t[::1] sent = rings.sent
+    cdef uint8_t[::1] done = rings.done
+    cdef Py_ssize_t producer, consumer, entries, over, seen
+    producer, consumer, entries, over, seen = rings.places
+    l.first = rings.first
+    assert l.first + LEAVING_FRAMES * LEAVING_OCTETS == <uint64_t> frames.shape[0]
+    assert entries + LEAVING_FRAMES * <Py_ssize_t> sizeof(Sent) <= sent.shape[0] and max(over, seen) + 4 <= done.shape[0]
+    l.producer, l.consumer, l.entries = <uint32_t *> &sent[producer], <uint32_t *> &sent[consumer], <Sent *> &sent[entries]
+    l.done, l.seen = <uint32_t *> &done[over], <uint32_t *> &done[seen]
+    l.frames, l.descriptor, l.written = &frames[l.first], rings.descriptor, 0
+
+
+cdef bint leave(Leaving *l, const uint8_t *front, uint32_t front_octets, const Packet *packet) noexcept nogil:
     """Write one frame; False: there is no room, even after a moment."""
     cdef uint32_t number
     cdef uint8_t *frame
@@ -47,11 +56,12 @@ cdef bint leave(Leaving *l, const Front *front, const Packet *packet) noexcept n
             return False
     number = (l.producer[0] + l.written) & (LEAVING_FRAMES - 1)
     frame = l.frames + <uint64_t> number * LEAVING_OCTETS
-    memcpy(frame, front.octets, front.count)
-    memcpy(frame + front.count, packet.result, packet.result_octets)
-    l.entries[number].at, l.entries[number].octets = <uint64_t> number * LEAVING_OCTETS, front.count + packet.result_octets
+    memcpy(frame, front, front_octets)
+    memcpy(frame + front_octets, packet.result, packet.result_octets)
+    l.entries[number].at, l.entries[number].octets = l.first + <uint64_t> number * LEAVING_OCTETS, front_octets + packet.result_octets
     l.entries[number].options = 0
     l.written += 1
+    l.count += 1
     return True
 
 

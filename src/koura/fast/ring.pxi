@@ -4,14 +4,6 @@ DEF FRAMES = 4096
 DEF FRAME_OCTETS = 4096
 DEF ETHERNET_OCTETS = 14
 
-cdef extern from *:
-    """
-    static inline uint32_t koura_load(const uint32_t *from) { return __atomic_load_n(from, __ATOMIC_ACQUIRE); }
-    static inline void koura_store(uint32_t *to, uint32_t value) { __atomic_store_n(to, value, __ATOMIC_RELEASE); }
-    """
-    uint32_t koura_load(const uint32_t *) nogil
-    void koura_store(uint32_t *, uint32_t) nogil
-
 ctypedef struct Received:     # struct xdp_desc
     uint64_t at
     uint32_t octets

@@ -32,7 +32,7 @@ cdef int turn(Io io, int epoll, uint64_t until, uint64_t anchor_ns, bint is_on, 
         if rest == 0 and is_single:
             gather_company(&state.pace, <int> (io.received - received), <int> (io.taken - taken), until)
         now = boot_ns()
-        if rest or count < 0 or now >= until or io.refused_count:
+        if rest or count < 0 or now >= until or io.refused_count or state.hops.wanted_count:
             memmove(events, events + 1, rest * sizeof(epoll_event))
             return rest
 

@@ -51,7 +51,8 @@ class FastPump(Pump):
         for is_ipv4, descriptor in ends.raw_descriptors:
             self._io.use_raw(is_ipv4, descriptor)
         for ring in ends.rings:
-            self._io.use_ring(ring.descriptor, ring.frames, ring.filled, ring.received, ring.places)
+            self._io.use_ring(ring)
+        self._ways = {ring.name: int(self._io.use_leaving(ring.leaving)) for ring in ends.rings if ring.leaving is not None}
 
     def local_changed(self) -> None:
         """`ends.local` is another set now."""
@@ -65,7 +66,23 @@ class FastPump(Pump):
             self._io.is_unsettled = False
             self._fast.settle()
         self._take_refused()
+        self._find_hops()
         return rest
+
+    def _find_hops(self) -> None:
+        """Where packets go that leave by AF_XDP."""
+        next_hops = self._ends.next_hops
+        if next_hops is None:
+            return
+        for destination in self._io.wanted_hops():
+            hop = next_hops.find(destination, self._clock.now().ns)
+            self._io.put_hop(destination, hop.life_ns, hop.way, hop.front, hop.most)
+
+    def hops_changed(self, _events: int) -> None:
+        """Routes, neighbours or links did."""
+        assert self._ends.next_hops is not None
+        if self._ends.next_hops.drain():
+            self._io.forget_hops()
 
     def outbound_ready(self, _events: int = 0) -> None:
         """The TUN has packets."""
@@ -179,5 +196,8 @@ class FastPump(Pump):
         return {name: getattr(self._io, name) for name in names}
 
     def frames(self) -> dict[str, dict[str, int]]:
-        """What came by each AF_XDP socket."""
-        return {ring.name: {"received": self._io.frames_of(number)} for number, ring in enumerate(self._ends.rings)}
+        """What came and went by each AF_XDP socket."""
+        found = {ring.name: {"received": int(self._io.frames_of(number))} for number, ring in enumerate(self._ends.rings)}
+        for name, way in self._ways.items():
+            found[name]["sent"] = int(self._io.frames_out(way))
+        return found

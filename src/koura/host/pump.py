@@ -19,6 +19,7 @@ from koura.address import nearest
 from koura.attachment import Attachment, Losses
 from koura.host.clock import Clock
 from koura.host.entropy import System
+from koura.host.nexthops import NextHops
 from koura.host.raw import numbered
 from koura.host.xdp import Rings
 from koura.notices import PathMtu
@@ -71,6 +72,7 @@ class Ends:
     native_esp: dict[bool, Attachment] = field(default_factory=dict)  # raw ESP likewise
     more_queues: tuple[int, ...] = ()  # of the protected side, for native I/O
     rings: tuple[Rings, ...] = ()  # AF_XDP sockets, for native I/O
+    next_hops: NextHops | None = None  # of what leaves by them
 
 
 class Pump:

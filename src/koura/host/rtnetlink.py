@@ -1,5 +1,7 @@
 """Routes by the kernel's own messages: many changes in one system call, and what changed outside. rtnetlink(7); linux/rtnetlink.h.
 
+Neighbours and links are asked for, too, by who sends past the kernel's IP (nexthops.py).
+
      nlmsghdr                                   rtmsg
      0        4      6       8          12      0        1         2         3     4       5          6       7      8
      | length | type | flags | sequence | pid   | family | dst bits | src bits | tos | table | protocol | scope | type | flags |
@@ -17,10 +19,16 @@ from dataclasses import dataclass
 
 from koura.address import Prefix
 
+RTM_NEWLINK, RTM_GETLINK = 16, 18
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
+RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 NLMSG_ERROR = 2
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_REPLACE, NLM_F_CREATE = 0x1, 0x4, 0x100, 0x400
-RTA_DST, RTA_OIF, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_TABLE, RTA_MARK = 1, 4, 6, 7, 8, 15, 16
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_TABLE, RTA_MARK, RTA_VIA = 1, 4, 5, 6, 7, 8, 15, 16, 18
+NDA_DST, NDA_LLADDR = 1, 2
+NUD_VALID = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80  # REACHABLE, STALE, DELAY, PROBE, NOARP, PERMANENT
+IFLA_ADDRESS, IFLA_MTU = 1, 4
+ARPHRD_ETHER, IFF_UP = 1, 0x1
 RTAX_MTU = 2
 RTN_UNICAST, RTN_BLACKHOLE = 1, 6
 RTPROT_STATIC = 4
@@ -30,21 +38,46 @@ PART_OCTETS = 1 << 16
 RECEIVE_OCTETS = 1 << 20
 BATCH = 64  # requests whose answers surely have room in our socket
 MOST_PARTS = 256  # read in one go of what changed
-_GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # RTMGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE
+GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # RTMGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE
 _FAMILIES = {4: socket.AF_INET, 16: socket.AF_INET6}
 _HEADER = struct.Struct("=IHHII")
 _ROUTE = struct.Struct("=BBBBBBBBI")
+_NEIGHBOUR = struct.Struct("=BxxxiHBB")
+_LINK = struct.Struct("=BxHiII")
 _ATTRIBUTE = struct.Struct("=HH")
 _U32 = struct.Struct("=I")
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The route to somewhere: the address that the host would speak from (b'': none is named), interface, the route's own MTU (0: none)."""
+    """The route to somewhere: the address that the host would speak from (b'': none is named), interface, the route's own MTU (0: none).
+
+    gateway: of the same family; b'': there is none. is_plain: unicast, and not by a gateway of the other family.
+    """
 
     source: bytes
     interface: int
     mtu_octets: int
+    gateway: bytes = b""
+    is_plain: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """Who is where on an interface. station: the link address; b'': nobody knows now."""
+
+    interface: int
+    address: bytes
+    station: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """A link's own address and MTU. is_ethernet: and it is up."""
+
+    station: bytes
+    mtu_octets: int
+    is_ethernet: bool
 
 
 def replace(dst: Prefix, table: int, *, interface: int = 0, source: bytes = b"", blackhole_metric: int = 0) -> bytes:
@@ -73,12 +106,15 @@ def _request(kind: int, flags: int, dst: Prefix, table: int, interface: int, sou
 
 
 class Rtnetlink:
-    """Asks the kernel, in the network namespace in which this was made. A kernel that is silent is waited for `patience_s`."""
+    """Asks the kernel, in the network namespace in which this was made. A kernel that is silent is waited for `patience_s`.
 
-    def __init__(self, patience_s: float = 5.0) -> None:
-        self._ask = _socket(0)
+    end: a socket that another process made, for want of the right to make one.
+    """
+
+    def __init__(self, patience_s: float = 5.0, end: socket.socket | None = None) -> None:
+        self._ask = end or listener(0)
         self._ask.settimeout(patience_s)
-        self._sequence = 0
+        self._sequence = 0 if end is None else int.from_bytes(os.urandom(3))  # what an earlier process asked is not for us
 
     def close(self) -> None:
         self._ask.close()
@@ -90,15 +126,34 @@ class Rtnetlink:
     def find(self, destination: bytes, mark: int, flags: int = 0) -> Found | None:
         """The route that a packet with this mark takes; None: there is none. Raises OSError if it cannot ask."""
         octets = len(destination)
-        self._sequence += 1
         body = _ROUTE.pack(_FAMILIES[octets], 8 * octets, 0, 0, 0, 0, 0, 0, flags)
         body += _attribute(RTA_DST, destination) + _attribute(RTA_MARK, _U32.pack(mark))
-        self._ask.send(_HEADER.pack(_HEADER.size + len(body), RTM_GETROUTE, NLM_F_REQUEST, self._sequence, 0) + body)
+        part = self._one(RTM_GETROUTE, RTM_NEWROUTE, body)
+        return _found(part) if part is not None else None
+
+    def neighbour(self, interface: int, address: bytes) -> Neighbour | None:
+        """Who has the address there; None: nobody asked yet. Raises OSError if it cannot ask."""
+        body = _NEIGHBOUR.pack(_FAMILIES[len(address)], interface, 0, 0, 0) + _attribute(NDA_DST, address)
+        part = self._one(RTM_GETNEIGH, RTM_NEWNEIGH, body)
+        return neighbour_of(RTM_NEWNEIGH, part) if part is not None else None
+
+    def link(self, interface: int) -> Interface | None:
+        """An interface; None: there is none. Raises OSError if it cannot ask."""
+        part = self._one(RTM_GETLINK, RTM_NEWLINK, _LINK.pack(socket.AF_UNSPEC, 0, interface, 0, 0))
+        if part is None or len(part) < _LINK.size:
+            return None
+        _, kind, _, flags, _ = _LINK.unpack_from(part)
+        named = dict(_attributes(part[_LINK.size :]))
+        return Interface(named.get(IFLA_ADDRESS, b""), _number(named.get(IFLA_MTU)), kind == ARPHRD_ETHER and bool(flags & IFF_UP))
+
+    def _one(self, kind: int, expected: int, body: bytes) -> bytes | None:
+        """What one question is answered with; None: with an error."""
+        self._sequence += 1
+        self._ask.send(_HEADER.pack(_HEADER.size + len(body), kind, NLM_F_REQUEST, self._sequence, 0) + body)
         while True:
-            for kind, number, part in _messages(self._ask.recv(PART_OCTETS)):
-                if number != self._sequence:
-                    continue
-                return _found(part) if kind == RTM_NEWROUTE else None
+            for answered, number, part in messages(self._ask.recv(PART_OCTETS)):
+                if number == self._sequence:
+                    return part if answered == expected else None
 
     def _batch(self, requests: Sequence[bytes]) -> list[int]:
         first = self._sequence + 1
@@ -109,7 +164,7 @@ class Rtnetlink:
         self._ask.send(together)
         codes: dict[int, int] = {}
         while len(codes) < len(requests):
-            for kind, number, part in _messages(self._ask.recv(PART_OCTETS)):
+            for kind, number, part in messages(self._ask.recv(PART_OCTETS)):
                 if kind == NLMSG_ERROR and number >= first:
                     codes[number] = -int(struct.unpack_from("=i", part)[0])
         return [codes[number] for number in range(first, first + len(requests))]
@@ -119,7 +174,7 @@ class Changes:
     """Tells when addresses, links or routes change."""
 
     def __init__(self) -> None:
-        self._socket = _socket(_GROUPS)
+        self._socket = listener(GROUPS)
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_OCTETS)
 
@@ -143,7 +198,7 @@ class Changes:
                     raise
                 matters = True
                 continue
-            for kind, _number, part in _messages(octets):
+            for kind, _number, part in messages(octets):
                 matters = matters or kind not in (RTM_NEWROUTE, RTM_DELROUTE) or table_of(part) != table
         return matters
 
@@ -164,7 +219,22 @@ def why(code: int) -> OSError:
 def _found(part: bytes) -> Found:
     named = dict(_attributes(part[_ROUTE.size :]))
     metrics = dict(_attributes(named.get(RTA_METRICS, b"")))
-    return Found(named.get(RTA_PREFSRC, b""), _number(named.get(RTA_OIF)), _number(metrics.get(RTAX_MTU)))
+    is_plain = part[7] == RTN_UNICAST and RTA_VIA not in named
+    return Found(
+        named.get(RTA_PREFSRC, b""), _number(named.get(RTA_OIF)), _number(metrics.get(RTAX_MTU)), named.get(RTA_GATEWAY, b""), is_plain
+    )  # fmt: skip
+
+
+def neighbour_of(kind: int, part: bytes) -> Neighbour | None:
+    """What a message about a neighbour says; None: it does not say whom it is about."""
+    if len(part) < _NEIGHBOUR.size:
+        return None
+    _, interface, state, _, _ = _NEIGHBOUR.unpack_from(part)
+    named = dict(_attributes(part[_NEIGHBOUR.size :]))
+    if NDA_DST not in named:
+        return None
+    is_known = kind == RTM_NEWNEIGH and state & NUD_VALID
+    return Neighbour(interface, named[NDA_DST], named.get(NDA_LLADDR, b"") if is_known else b"")
 
 
 def _number(value: bytes | None) -> int:
@@ -185,7 +255,7 @@ def _attributes(octets: bytes) -> Iterator[tuple[int, bytes]]:
         at += (length + 3) // 4 * 4
 
 
-def _messages(octets: bytes) -> Iterable[tuple[int, int, bytes]]:
+def messages(octets: bytes) -> Iterable[tuple[int, int, bytes]]:
     """The messages of one datagram: type, sequence number, body."""
     at = 0
     while at + _HEADER.size <= len(octets):
@@ -196,7 +266,8 @@ def _messages(octets: bytes) -> Iterable[tuple[int, int, bytes]]:
         at += (length + 3) // 4 * 4
 
 
-def _socket(groups: int) -> socket.socket:
+def listener(groups: int) -> socket.socket:
+    """A socket that is told of these groups' changes; of none, it can ask."""
     made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
     made.bind((0, groups))
     return made

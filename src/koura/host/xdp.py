@@ -8,7 +8,10 @@ the host's own netfilter rules say of ESP is not asked any more, and other packe
 packets are copied once). So it is for interfaces that are named (`[host] xdp`). The program goes when its last descriptor is closed.
 Copies in the kernel's generic mode: it works on every kind of interface, and a veth has no other. Not here: IPv6, what is fragmented.
 
-A bump in the wire sends by AF_XDP (Leaving) and does not receive by it: neither program nor ring shows a VLAN tag that the kernel keeps
+What is protected leaves by the same socket (Leaving), past the kernel's IP: to which neighbour, host.nexthops knows. A queue of an
+interface has one socket with one memory: frames that are filled first, behind them those that leave.
+
+A bump in the wire sends by AF_XDP and does not receive by it: neither program nor ring shows a VLAN tag that the kernel keeps
 beside a frame, or that a checksum is still open. What is sent is whole, with its tags in it, and needs no program.
 """
 
@@ -48,11 +51,13 @@ class NoXdp(KouraError):
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """One queue of an interface: the socket, and the memory of its frames (a memfd)."""
+    """One queue of an interface: the socket, and the memory of its frames (a memfd). index: of the interface. sends: it does, too."""
 
     name: str
     descriptor: int
     memory: int
+    index: int = 0
+    sends: bool = True
 
 
 class Program:
@@ -71,7 +76,7 @@ class Program:
             index = socket.if_nametoindex(interface)
             sockets = _map(_XSKMAP, 4, 4, _MOST_QUEUES)
             for queue in range(min(queues, _MOST_QUEUES)):
-                taken.append(_open(f"xdp/{interface}/{queue}", index, queue))
+                taken.append(_open(f"xdp/{interface}/{queue}", index, queue, sends=not queue))
                 _change(_MAP_UPDATE, sockets, struct.pack("=I", queue), struct.pack("=I", taken[-1].descriptor))
             program = _load(_program(self._ours, sockets))
             self._links.append(_bpf(_LINK_CREATE, struct.pack("=IIII", program, index, _ATTACH_XDP, _SKB_MODE)))
@@ -100,8 +105,27 @@ class Program:
 
 
 @dataclass(frozen=True, slots=True)
+class Leaving:
+    """What a process sees of a socket that sends: its memory, and the rings of frames to send and of those that are done with.
+
+    first: where in the memory the frames that leave begin; they are its last.
+    """
+
+    name: str
+    descriptor: int
+    first: int
+    frames: mmap.mmap
+    sent: mmap.mmap
+    done: mmap.mmap
+    places: tuple[int, int, int, int, int]  # producer, consumer, entries of `sent`; producer, consumer of `done`
+
+
+@dataclass(frozen=True, slots=True)
 class Rings:
-    """What a process sees of one socket: its frames, and the two rings with where their numbers and entries begin."""
+    """What a process sees of one socket: its frames, and the two rings with where their numbers and entries begin.
+
+    interface: its index. leaving: what it sends by, if it does.
+    """
 
     name: str
     descriptor: int
@@ -109,18 +133,8 @@ class Rings:
     filled: mmap.mmap
     received: mmap.mmap
     places: tuple[int, int, int, int, int, int]  # producer, consumer, entries: of `filled`, of `received`
-
-
-@dataclass(frozen=True, slots=True)
-class Leaving:
-    """What a process sees of a socket that sends: its frames, and the rings of those to send and of those that are done with."""
-
-    name: str
-    descriptor: int
-    frames: mmap.mmap
-    sent: mmap.mmap
-    done: mmap.mmap
-    places: tuple[int, int, int, int, int]  # producer, consumer, entries of `sent`; producer, consumer of `done`
+    interface: int
+    leaving: Leaving | None
 
 
 def open_leaving(name: str) -> Taken:
@@ -130,7 +144,7 @@ def open_leaving(name: str) -> Taken:
     """
     for left in range(BUSY_TRIES - 1, -1, -1):
         try:
-            return _open(name, socket.if_nametoindex(name), 0, LEAVING_FRAMES, XDP_TX_RING)
+            return _open(name, socket.if_nametoindex(name), 0, receives=False)
         except OSError as error:
             if error.errno != errno.EBUSY or not left:
                 raise NoXdp(f"AF_XDP on {name}: {error.strerror}") from error
@@ -138,13 +152,13 @@ def open_leaving(name: str) -> Taken:
     raise AssertionError
 
 
-def leaving(taken: Taken) -> Leaving:
-    """Map a socket that sends, which another process opened. Raises OSError."""
-    descriptor, memory = taken.descriptor, taken.memory
+def leaving(taken: Taken, first: int = 0, frames: mmap.mmap | None = None) -> Leaving:
+    """Map a socket that sends, which another process opened. first, frames: its memory, if there is more in it. Raises OSError."""
+    descriptor = taken.descriptor
     places = _places(descriptor)
     (producer, consumer, entries), done = places[4:7], places[12:14]
     return Leaving(
-        taken.name, descriptor, mmap.mmap(memory, LEAVING_FRAMES * FRAME_OCTETS),
+        taken.name, descriptor, first, frames or mmap.mmap(taken.memory, LEAVING_FRAMES * FRAME_OCTETS),
         mmap.mmap(descriptor, entries + LEAVING_FRAMES * 16, offset=_TX_AT),
         mmap.mmap(descriptor, places[14] + LEAVING_FRAMES * 8, offset=_DONE_AT), (producer, consumer, entries, done[0], done[1]),
     )  # fmt: skip
@@ -158,35 +172,41 @@ def _places(descriptor: int) -> tuple[int, ...]:
 
 def rings(taken: Taken) -> Rings:
     """Map a socket that another process opened. Raises OSError."""
-    descriptor, memory = taken.descriptor, taken.memory
+    descriptor, first = taken.descriptor, FRAMES * FRAME_OCTETS
     places = _places(descriptor)
     received = places[0], places[1], places[2]
     filled = places[8], places[9], places[10]
+    frames = mmap.mmap(taken.memory, first + (LEAVING_FRAMES * FRAME_OCTETS if taken.sends else 0))
     return Rings(
-        taken.name, descriptor, mmap.mmap(memory, FRAMES * FRAME_OCTETS), mmap.mmap(descriptor, filled[2] + FRAMES * 8, offset=_FILL_AT),
-        mmap.mmap(descriptor, received[2] + FRAMES * 16, offset=_RX_AT), (*filled, *received),
+        taken.name, descriptor, frames, mmap.mmap(descriptor, filled[2] + FRAMES * 8, offset=_FILL_AT),
+        mmap.mmap(descriptor, received[2] + FRAMES * 16, offset=_RX_AT), (*filled, *received), taken.index,
+        leaving(taken, first, frames) if taken.sends else None,
     )  # fmt: skip
 
 
-def _open(name: str, index: int, queue: int, frames_count: int = FRAMES, way: int = XDP_RX_RING) -> Taken:
-    """A socket with frames that are not filled yet: whoever reads it fills the ring, or writes them (XDP_TX_RING). Raises OSError."""
+def _open(name: str, index: int, queue: int, *, receives: bool = True, sends: bool = True) -> Taken:
+    """A socket with frames that are not filled yet: whoever reads it fills the ring, and writes those that leave. Raises OSError."""
     memory = os.memfd_create(name)
     end = socket.socket(AF_XDP, socket.SOCK_RAW)
+    octets = ((FRAMES if receives else 0) + (LEAVING_FRAMES if sends else 0)) * FRAME_OCTETS
     try:
-        os.ftruncate(memory, frames_count * FRAME_OCTETS)
-        with mmap.mmap(memory, frames_count * FRAME_OCTETS) as frames:
+        os.ftruncate(memory, octets)
+        with mmap.mmap(memory, octets) as frames:
             place = ctypes.addressof(ctypes.c_char.from_buffer(frames))
-            end.setsockopt(SOL_XDP, XDP_UMEM_REG, struct.pack("=QQIIII", place, len(frames), FRAME_OCTETS, 0, 0, 0))
-            for ring in (XDP_UMEM_FILL_RING, XDP_UMEM_COMPLETION_RING, way):
-                end.setsockopt(SOL_XDP, ring, frames_count)
-            if way == XDP_TX_RING:
+            end.setsockopt(SOL_XDP, XDP_UMEM_REG, struct.pack("=QQIIII", place, octets, FRAME_OCTETS, 0, 0, 0))
+            end.setsockopt(SOL_XDP, XDP_UMEM_FILL_RING, FRAMES)
+            end.setsockopt(SOL_XDP, XDP_UMEM_COMPLETION_RING, LEAVING_FRAMES)
+            if receives:
+                end.setsockopt(SOL_XDP, XDP_RX_RING, FRAMES)
+            if sends:
+                end.setsockopt(SOL_XDP, XDP_TX_RING, LEAVING_FRAMES)
                 widen(end, SO_SNDBUFFORCE, socket.SO_SNDBUF)
             _bind(end, struct.pack("=HHIII", AF_XDP, XDP_COPY, index, queue, 0))
     except OSError:
         end.close()
         os.close(memory)
         raise
-    return Taken(name, end.detach(), memory)
+    return Taken(name, end.detach(), memory, index, sends)
 
 
 def _bind(end: socket.socket, address: bytes) -> None:

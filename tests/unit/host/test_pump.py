@@ -60,6 +60,7 @@ class Standing(Clock):
     """A host's own time, which goes on when the test says so."""
 
     def __init__(self, host: Host) -> None:
+        super().__init__(0)
         self._host = host
 
     def now(self) -> Moment:

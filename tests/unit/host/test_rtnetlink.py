@@ -40,7 +40,7 @@ def test_a_route_says_its_table_and_octets_that_are_none_say_nothing() -> None:
         assert rtnetlink.table_of(made[16 : 16 + cut]) == 0
     for length in (0, 3, 200):
         assert list(rtnetlink._attributes(struct.pack("=HH", length, 1) + bytes(8))) == []
-    assert list(rtnetlink._messages(made + made[:20])) == [(24, 0, made[16:])]
+    assert list(rtnetlink.messages(made + made[:20])) == [(24, 0, made[16:])]
 
 
 def test_the_kernel_says_which_of_many_requests_it_refused() -> None:
