@@ -95,7 +95,7 @@ def test_a_private_engine_ends_with_a_supervisor_that_was_killed() -> None:
 def test_options_of_the_private_engine(tmp_path: Path) -> None:
     script = tmp_path / "setkey.conf"
     script.write_text("spdadd 10.1.0.0/16 10.2.0.0/16 any -P out ipsec esp/tunnel/10.0.0.1-10.0.0.2/require;\n")
-    dump = "s = key(); s.send(request(18, 0)); print(s.recv(65536)[1])"
+    dump = "s = key(); print(ask(s, request(18, 0))[1])"
     program = private(*python(dump), options=("-f", str(script), "-o", "net.koura.weak_crypto=1"))
     assert (program.returncode, program.stdout) == (0, "18\n"), program.stderr
     script.write_text("spdadd nonsense;\n")

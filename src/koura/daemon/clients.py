@@ -1,7 +1,8 @@
 """PF_KEY clients in the keeper: requests to the engine one at a time, replies and broadcasts back. docs/daemon.md, Clients.
 
 A request stays in the client's socket until its replies are queued: it is peeked, answered, and only then consumed. So it is never
-lost and never done twice, whatever becomes of the engine meanwhile; and a program can tell by SIOCOUTQ that it was answered.
+lost and never done twice, whatever becomes of the engine meanwhile; and a program can tell by SIOCOUTQ that it was answered. The
+answer to a dump's request comes together with the first part of the dump.
 
 Besides PF_KEY messages, which begin with the octet 2, there are ours, which begin with 0:
 
@@ -124,8 +125,8 @@ class Client(Peer):
 
     # -- from the engine -----------------------------------------------------------------------------------------------
 
-    def answered(self, errno: int, has_dump: bool, why: str) -> None:
-        """What became of the request. Its replies follow in the same step; `settle` ends it."""
+    def answered(self, errno: int, begins: bool, why: str) -> None:
+        """What became of the request; begins: a dump. Its replies, or the dump's first part, follow in the same step; `settle` ends it."""
         request = self.talk.request
         assert request is not None, "an answer to no request"
         self.talk.is_answered = True
@@ -133,7 +134,7 @@ class Client(Peer):
             self.send(_OURS.pack(0, ACK, 0, errno) + why.encode())
         elif errno:
             self.send(error(request, errno))
-        if has_dump:
+        if begins:
             self.talk.dumps.append(request[:HEADER_OCTETS])
 
     def deliver(self, octets: bytes) -> None:
@@ -153,13 +154,12 @@ class Client(Peer):
         self.pull()
         self.look()
 
-    def pulled(self, messages: tuple[bytes, ...], has_more: bool) -> None:
-        """Part of its dumps."""
+    def pulled(self, messages: tuple[bytes, ...], left: int) -> None:
+        """Part of its dumps, of which so many are not at their ends."""
         self.talk.is_pulling = False
         for octets in messages:
             self.send(octets)
-        if not has_more:
-            self.talk.dumps.clear()
+        self.talk.dumps = self.talk.dumps[-left:] if left else []
         self.pull()
 
     def pull(self) -> None:

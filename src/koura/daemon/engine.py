@@ -40,6 +40,8 @@ from koura.stack import Stack
 from koura.traffic.outcome import Event, ToKeySocket
 
 ANSWER = struct.Struct(">IB")
+PULLED = struct.Struct(">I")
+FIRST_OCTETS = 1 << 16  # of a dump, in the step that answers its request
 ACQUIRES_OF_AN_ENGINE = 1 << 20  # numbers between the first ACQUIRE of one engine and of the next
 
 
@@ -133,15 +135,21 @@ class Engine:
 
     def _request(self, record: Record) -> None:
         life = self._alive
-        number = record.number
+        stack, number = life.stack, record.number
         if self._packets is not None and len(record.body) > 1 and record.body[1] == Type.DELETE:
             self._packets.drain()
-        answer = life.stack.control(number, record.body, self._clock.now())
+        before = stack.dumps(number)
+        answer = stack.control(number, record.body, self._clock.now())
+        begun = stack.dumps(number) - before
         life.book.note_socket(number)
         why = answer.refused.why if answer.refused is not None else ""
-        head = ANSWER.pack(answer.errno, life.stack.has_dump(number))
-        said = [Record(Kind.ANSWER, number, head + why.encode())]
-        self._tell([*said, *life.verbs.debug_request(record.body, answer)], answer.events)
+        said = [Record(Kind.ANSWER, number, ANSWER.pack(answer.errno, begun) + why.encode())]
+        events = answer.events
+        if begun and not before:  # behind another dump it waits for its turn
+            pulled, overheard = self._pulled(number, FIRST_OCTETS)
+            said.append(pulled)
+            events += overheard
+        self._tell([*said, *life.verbs.debug_request(record.body, answer)], events)
 
     def _reserved(self, record: Record) -> None:
         """It is on disk: SAs may use it, and what waited for it goes on."""
@@ -158,11 +166,15 @@ class Engine:
         self._loop.after_s(MARKS_S / grants.slices, self._marks)
 
     def _pull(self, record: Record) -> None:
-        stack, number = self._alive.stack, record.number
         (room,) = struct.unpack(">I", record.body)
-        messages = stack.pull(number, room, self._clock.now())
-        has_more = stack.has_dump(number)
-        self._tell([Record(Kind.PULLED, number, bytes((has_more,)) + pack(messages))], stack.overheard(number, messages))
+        pulled, overheard = self._pulled(record.number, room)
+        self._tell([pulled], overheard)
+
+    def _pulled(self, number: int, room_octets: int) -> tuple[Record, tuple[Event, ...]]:
+        """The next part of a client's dumps, and what promiscuous clients get of it."""
+        stack = self._alive.stack
+        messages = stack.pull(number, room_octets, self._clock.now())
+        return Record(Kind.PULLED, number, PULLED.pack(stack.dumps(number)) + pack(messages)), stack.overheard(number, messages)
 
     def _call(self, record: Record) -> None:
         asked = json.loads(record.body)

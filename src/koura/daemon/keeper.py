@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from koura.daemon import child, codec
 from koura.daemon.child import Birth, Child
 from koura.daemon.clients import Client, Opened
-from koura.daemon.engine import ANSWER
+from koura.daemon.engine import ANSWER, PULLED
 from koura.daemon.grants import read_lines
 from koura.daemon.handover import Handover
 from koura.daemon.ledger import LedgerFile, NotWritten
@@ -185,12 +185,12 @@ class Keeper:
             elif kind == Kind.ANSWER:
                 client = clients.get(number)
                 if client is not None:
-                    errno, has_dump = ANSWER.unpack_from(body)
+                    errno, begins = ANSWER.unpack_from(body)
                     answered.append(client)
-                    client.answered(errno, bool(has_dump), body[ANSWER.size :].decode())
+                    client.answered(errno, bool(begins), body[ANSWER.size :].decode())
             elif kind == Kind.PULLED:
                 if number in clients:
-                    clients[number].pulled(unpack(body[1:]), bool(body[0]))
+                    clients[number].pulled(unpack(body[PULLED.size :]), *PULLED.unpack_from(body))
             elif kind == Kind.REPLY:
                 call = self._state.calls.pop(number, None)
                 if call is not None:

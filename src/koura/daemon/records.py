@@ -32,7 +32,7 @@ class Kind(IntEnum):
     OPENED = 3  # a client: JSON of dialect, pid, is_privileged
     CLOSED = 4
     REQUEST = 5  # PF_KEY octets of a client
-    PULL = 6  # room in octets for a client's dumps, u32
+    PULL = 6  # u32: room in octets for a client's dumps
     CALL = 7  # JSON of a control verb
     STOP = 8
     RESERVED = 9  # a RESERVE, by its number: u8 whether it is on disk
@@ -40,9 +40,9 @@ class Kind(IntEnum):
     READY = 20
     KEEP = 21  # write this down: key and value
     DROP = 22  # forget this key
-    ANSWER = 23  # of a REQUEST: errno u32, u8 whether a dump waits, why
+    ANSWER = 23  # of a REQUEST: errno u32, u8 whether a dump begins, why; the dump's first part is in the same step
     DELIVER = 24  # PF_KEY octets for a client
-    PULLED = 25  # u8 whether more waits, then messages
+    PULLED = 25  # u32: how many dumps are not at their ends, then messages
     REPLY = 26  # of a CALL: messages
     LOG = 27  # a line; number: its priority
     RESERVE = 28  # lines for the ledger

@@ -123,8 +123,12 @@ class Server:
 
     def has_dump(self, socket: int) -> bool:
         """Whether `pull` would have something for this socket, given room."""
+        return self.dumps(socket) > 0
+
+    def dumps(self, socket: int) -> int:
+        """How many dumps this socket asked for and has not read to their ends."""
         known = self._sockets.get(socket)
-        return known is not None and bool(known.dumps)
+        return len(known.dumps) if known is not None else 0
 
     def pull(self, socket: int, room_octets: int, at: Moment) -> tuple[bytes, ...]:
         """The next messages of the socket's dumps that fit into `room_octets`; () when none fits or none is left."""

@@ -275,6 +275,10 @@ class Stack:
         """Whether `pull` has something for this socket."""
         return self.server.has_dump(socket)
 
+    def dumps(self, socket: int) -> int:
+        """How many of its dumps are not at their ends."""
+        return self.server.dumps(socket)
+
     def pull(self, socket: int, room_octets: int, at: Moment) -> tuple[bytes, ...]:
         """The next messages of the socket's dumps that fit."""
         self._tick(at)

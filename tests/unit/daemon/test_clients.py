@@ -178,11 +178,11 @@ def test_a_dump_is_pulled_as_fast_as_it_is_read(keeper: Keeper) -> None:
     keeper.client.answered(0, True, "")
     keeper.client.settle()
     assert len(keeper.pulls) == 1
-    keeper.client.pulled((bytes(30_000),) * 40, has_more=True)
+    keeper.client.pulled((bytes(30_000),) * 40, left=1)
     assert len(keeper.pulls) == 1, "much of it waits still"
     assert len(keeper.read_all()) == 40
     assert len(keeper.pulls) == 2
-    keeper.client.pulled((b"last",), has_more=False)
+    keeper.client.pulled((b"last",), left=0)
     assert keeper.read_all() == [b"last"] and len(keeper.pulls) == 2
 
 
@@ -198,7 +198,7 @@ def test_a_dump_ends_with_an_error_when_its_engine_ends(keeper: Keeper) -> None:
     keeper.send(REQUEST)
     keeper.client.answered(0, True, "")
     keeper.client.settle()
-    keeper.client.pulled((b"some",), has_more=True)
+    keeper.client.pulled((b"some",), left=1)
     keeper.client.engine_ended()
     assert keeper.theirs.recv(100) == b"some"
     assert struct.unpack("<BBBBHHII", keeper.theirs.recv(100)) == (2, 10, errno.EINTR, 0, 2, 0, 5, 77)
