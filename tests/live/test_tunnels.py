@@ -6,7 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,11 @@ from pathlib import Path
 import pytest
 
 from koura.client.control import Control
+from koura.client.tap import Tap
+from koura.daemon.ends import is_fast
 from koura.daemon.launch import Running
+from koura.reasons import ESP_NO_SA, SA_NONE_OUT
+from tests.live.kit.endless import Stream
 from tests.live.kit.namespaces import are_answered, ip, pair, pings, why_not
 
 pytestmark = [
@@ -30,6 +35,7 @@ SAS = "".join(
     f"add 192.0.2.2 192.0.2.1 esp {reqid + 0x2000:#x} -m tunnel -u {reqid} -r 32 {GCM};\n"
     for reqid in (100, 101, 102)
 )
+ENDS = ("192.0.2.1 192.0.2.2", "192.0.2.2 192.0.2.1")
 
 
 def _table(us: int, reqid: int) -> str:
@@ -68,11 +74,48 @@ class Site:
         said = self.run("ping", "-c", "1", "-i", "0.1", "-w", str(PATIENCE_S // 2), target).stdout
         assert "bytes from" in said, said
 
+    def setkey(self, host: int, script: str) -> None:
+        file = self.folder / "script"
+        file.write_text(script)
+        done = self.koura("setkey", "-f", str(file), host=host)
+        assert done.returncode == 0, done.stderr
+
+    def counters(self, host: int = 0) -> dict[str, dict[str, int]]:
+        """`attachments`, each by its name, and `reasons`."""
+        with Control(self.running[host].directory) as control:
+            said = control.ask("stat", protocol="", nonzero=False, json=True)["counters"]
+        assert isinstance(said, dict)
+        return {"reasons": said["reasons"], **said["attachments"]}  # type: ignore[dict-item]
+
+    def until(self, is_so: Callable[[], bool]) -> None:
+        """Wait for it."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not is_so():
+            assert time.monotonic() < deadline, f"{self.counters(0)}\n{self.counters(1)}"
+            time.sleep(0.05)
+
+    def until_idle(self, host: int) -> None:
+        """Its engine, without packets, uses next to no processor time."""
+        with Control(self.running[host].directory) as control:
+            engine = control.ask("version")["engine"]
+
+        def is_idle() -> bool:
+            before = _ticks(engine)
+            time.sleep(1)
+            return _ticks(engine) - before <= 2
+
+        self.until(is_idle)
+
     def reload(self, host: int, text: str) -> None:
         """koura.toml anew, and back when it was read."""
         (self.folder / f"{host}.toml").write_text(text)
         with Control(self.running[host].directory) as control:
             control.ask("reload")
+
+
+def _ticks(process: object) -> int:
+    """Processor time so far."""
+    return sum(map(int, Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]))
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +208,100 @@ def test_the_next_engine_has_the_tunnels_with_the_same_policies(site: Site) -> N
     site.until_answered("10.100.0.2")
     assert are_answered(site.ping("10.100.0.2"))
     assert ids() == before
+
+
+@pytest.mark.covers("M22")
+def test_an_interface_that_is_down_costs_nothing_and_goes_on_when_it_is_up(site: Site) -> None:
+    """With its addresses, IPv6's too. Meanwhile the far end sends, and what comes is lost and counted."""
+
+    def lost() -> int:
+        return sum(count for name, count in site.counters()["ipsec0"].items() if name not in ("received", "sent"))
+
+    before = lost()
+    line = ["ip", "netns", "exec", site.hosts[1], "ping", "-i", "0.01", "10.100.0.1"]
+    with subprocess.Popen(line, stdout=subprocess.DEVNULL) as stream:
+        site.until_answered("10.100.0.2")
+        ip("-n", site.hosts[0], "link", "set", "ipsec0", "down")
+        try:
+            site.until(lambda: lost() > before + 10)
+        finally:
+            stream.terminate()
+    site.until_idle(0)
+    ip("-n", site.hosts[0], "link", "set", "ipsec0", "up")
+    for target in ("10.100.0.2", "fd00:100::2"):
+        site.until_answered(target)
+        assert are_answered(site.ping(target))
+
+
+# Where to, the octets of headers, and how ping(8) tells a size.
+TOLD = (("10.100.0.2", 28, r"Frag needed and DF set \(mtu = (\d+)\)"), ("fd00:100::2", 48, r"too big: mtu=(\d+)"))
+
+
+@pytest.mark.covers("M22", "M23")
+def test_a_sender_into_an_interface_hears_what_the_path_takes(site: Site) -> None:
+    """The link between the ends becomes narrower than the interfaces say: the kernel learns that from the answer at the interface."""
+    for host in site.hosts:
+        ip("-n", host, "link", "set", "v0", "mtu", "1380")
+    assert site.koura("sysctl", "net.inet.ipsec.dfbit=1").returncode == 0
+    try:
+        for target, header, words in TOLD:
+            said = site.run("ping", "-n", "-M", "do", "-s", "1340", "-i", "0.1", "-w", "30", target).stdout
+            told = re.search(rf"From {target} icmp_seq=\d+ .*{words}", said)
+            assert told is not None, said
+            assert 1300 < int(told[1]) < 1340
+            largest = int(told[1]) - header
+            assert are_answered(site.ping(target, "-M", "do", "-s", str(largest)))
+            refused = site.run("ping", "-n", "-M", "do", "-s", str(largest + 1), "-c", "1", target).stderr
+            assert re.search(rf"message too long, mtu[=:] ?{told[1]}", refused), refused
+    finally:
+        assert site.koura("sysctl", "net.inet.ipsec.dfbit=0").returncode == 0
+        for host in site.hosts:
+            ip("-n", host, "link", "set", "v0", "mtu", "1500")
+
+
+def _rotate(site: Site, older: int, newer: int) -> None:
+    """Newer SAs of ipsec0, then the older ones go, as IKE does it: who receives is always ready first, and the last who gives up."""
+
+    def line(word: str, host: int, spi: int) -> str:
+        return f"{word} {ENDS[host]} esp {spi + 0x1000 * host:#x}" + (f" -m tunnel -u 100 -r 32 {GCM};\n" if word == "add" else ";\n")
+
+    site.setkey(0, line("add", 1, newer))
+    site.setkey(1, line("add", 0, newer) + line("add", 1, newer))
+    site.setkey(0, line("add", 0, newer) + line("delete", 0, older))
+    site.setkey(1, line("delete", 1, older) + line("delete", 0, older))
+    site.setkey(0, line("delete", 1, older))
+
+
+@pytest.mark.covers("M22", "R10")
+@pytest.mark.skipif(not is_fast(), reason="no fast path was built here")
+def test_a_stream_goes_on_while_keys_change_and_somebody_looks(site: Site) -> None:
+    """Newer SAs, the older ones go, a capture comes and goes: by native I/O before and after, and never a packet without an SA."""
+
+    def natively(host: int) -> int:
+        return site.counters(host)["native"]["delivered" if host else "sent"]
+
+    def goes_natively() -> None:
+        for host in (0, 1):
+            before = natively(host)
+            site.until(lambda host=host, before=before: natively(host) > before + 1000)
+
+    before = [site.counters(host)["reasons"] for host in (0, 1)]
+    with Stream(site.hosts, "10.100.0.1", "10.100.0.2") as stream:
+        goes_natively()
+        for older, newer in ((0x1064, 0x3064), (0x3064, 0x5064)):
+            _rotate(site, older, newer)
+            goes_natively()
+        with Control(site.running[1].directory) as control:
+            tap = Tap(control)
+            packets = tap.packets()
+            assert {(one.is_outbound, one.spi) for one in (next(packets) for _ in range(200))} == {(False, 0x5064), (True, 0x6064)}
+            tap.close()
+        goes_natively()
+    assert stream.received == stream.sent, f"{site.counters(0)}\n{site.counters(1)}"
+    for host in (0, 1):
+        after = site.counters(host)["reasons"]
+        for reason in (ESP_NO_SA, SA_NONE_OUT):
+            assert after.get(reason.name, 0) == before[host].get(reason.name, 0), after
 
 
 def test_a_tunnel_routed_into_itself_drops_its_packets(site: Site) -> None:

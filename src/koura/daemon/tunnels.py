@@ -122,6 +122,7 @@ class Tunnels:
     def _raise(self, config: TunnelConfig) -> int:
         """Up, with MTU and addresses; its index. Raises NetlinkError."""
         index = int(self._netlink.link_lookup(ifname=config.name)[0])
+        tun.keep_addresses(config.name)
         self._netlink.link("set", index=index, mtu=config.mtu_octets, state="up")
         for one, bits in config.addresses:
             options = {"flags": 0x02} if len(one) == 16 else {}  # IFA_F_NODAD: nobody else is there

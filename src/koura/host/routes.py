@@ -21,6 +21,7 @@ from pyroute2 import IPRoute, NetlinkError
 from koura.address import Prefix, parse, show
 from koura.host import rtnetlink
 from koura.host.rtnetlink import RTM_F_FIB_MATCH, RTN_BLACKHOLE, Changes, Rtnetlink
+from koura.host.tun import keep_addresses
 
 MARK = 0x4B6F
 TABLE = 19311
@@ -70,6 +71,7 @@ class Routes:
         """Up, with its MTU and addresses; adopted if it stands. Raises NetlinkError."""
         self._index = self._netlink.link_lookup(ifname=self._interface)[0]
         _quieten(self._interface)
+        keep_addresses(self._interface)
         self._netlink.link("set", index=self._index, mtu=mtu_octets, state="up", ifalias=ALIAS)
         for address, bits in addresses:
             options = {"index": self._index, "address": show(address), "prefixlen": bits}

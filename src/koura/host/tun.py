@@ -8,6 +8,8 @@ import errno
 import fcntl
 import os
 import struct
+from contextlib import suppress
+from pathlib import Path
 
 from koura.attachment import BURST, Losses
 
@@ -33,6 +35,12 @@ def create(name: str, *, is_persistent: bool = False, flags: int = 0) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def keep_addresses(name: str) -> None:
+    """IPv6 addresses stay when the interface is taken down, as IPv4's do; where that cannot be had, they are gone then."""
+    with suppress(OSError):  # without IPv6, or where /proc/sys is read-only
+        Path("/proc/sys/net/ipv6/conf", name, "keep_addr_on_down").write_text("1")
 
 
 def offload(descriptor: int) -> None:
