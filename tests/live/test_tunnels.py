@@ -21,6 +21,7 @@ from koura.daemon.launch import Running
 from koura.reasons import ESP_NO_SA, SA_NONE_OUT
 from tests.live.kit.endless import Stream
 from tests.live.kit.namespaces import are_answered, ip, pair, pings, why_not
+from tests.live.kit.programs import until
 
 pytestmark = [
     pytest.mark.live,
@@ -89,10 +90,7 @@ class Site:
 
     def until(self, is_so: Callable[[], bool]) -> None:
         """Wait for it."""
-        deadline = time.monotonic() + PATIENCE_S
-        while not is_so():
-            assert time.monotonic() < deadline, f"{self.counters(0)}\n{self.counters(1)}"
-            time.sleep(0.05)
+        until(is_so, lambda: f"{self.counters(0)}\n{self.counters(1)}")
 
     def until_idle(self, host: int) -> None:
         """Its engine, without packets, uses next to no processor time."""
