@@ -16,8 +16,10 @@ import pytest
 
 from koura.client.control import Control
 from koura.client.tap import Tap
+from koura.daemon import ends
 from koura.daemon.ends import is_fast
 from koura.daemon.launch import Running
+from koura.host.supers import USUAL_OCTETS, octets_for
 from koura.reasons import ESP_NO_SA, SA_NONE_OUT
 from tests.live.kit.endless import Stream
 from tests.live.kit.namespaces import are_answered, ip, pair, pings, why_not
@@ -140,6 +142,21 @@ def test_a_tunnel_has_four_policies_of_its_own_and_carries_both_families(site: S
     assert are_answered(site.ping("10.100.0.2"))
     assert are_answered(site.ping("fd00:100::2"))
     assert are_answered(site.ping("10.100.0.2", "-s", "8000"))
+
+
+@pytest.mark.skipif(not ends.is_native(), reason="no native I/O here: super packets are its own")
+def test_super_packets_are_as_large_as_a_train_where_nothing_is_forwarded(site: Site) -> None:
+    def sizes() -> set[int]:
+        return {
+            int(re.findall(r"gso_max_size (\d+)", site.run("ip", "-d", "link", "show", name).stdout)[0]) for name in ("koura0", "ipsec0")
+        }  # fmt: skip
+
+    for said, wanted in ((0, {octets_for(1500), octets_for(1400)}), (1, {USUAL_OCTETS}), (0, {octets_for(1500), octets_for(1400)})):
+        for name in ("net.ipv4.ip_forward", "net.ipv6.conf.v0.forwarding"):
+            assert site.run("sysctl", "-qw", f"{name}={said}").returncode == 0
+            if said:
+                until(lambda wanted=wanted: sizes() == wanted, lambda: str(sizes()))  # type: ignore[misc]
+        until(lambda wanted=wanted: sizes() == wanted, lambda: str(sizes()))  # type: ignore[misc]
 
 
 @pytest.mark.covers("M22")

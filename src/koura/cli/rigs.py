@@ -63,7 +63,7 @@ def inside(host: str) -> tuple[str, ...]:
 
 
 @contextmanager
-def hosts(*names: str) -> Iterator[list[str]]:
+def hosts(*names: str, forwards: bool = False) -> Iterator[list[str]]:
     """Namespaces in a row, each joined to the next by a veth; TCP's congestion control is reno."""
     number = next(_NUMBERS)
     made = [f"kb{name}{number}x{os.getpid()}" for name in names]
@@ -71,7 +71,7 @@ def hosts(*names: str) -> Iterator[list[str]]:
         for host in made:
             run("ip", "netns", "add", host)
             run("ip", "-n", host, "link", "set", "lo", "up")
-            run(*inside(host), "sysctl", "-qw", "net.ipv4.tcp_congestion_control=reno", "net.ipv4.ip_forward=1")
+            run(*inside(host), "sysctl", "-qw", "net.ipv4.tcp_congestion_control=reno", f"net.ipv4.ip_forward={int(forwards)}")
         for left, right in pairwise(made):
             run("ip", "-n", left, "link", "add", "right", "type", "veth", "peer", "name", "left", "netns", right)
         yield made
@@ -202,7 +202,7 @@ def _tenant(keeper: int) -> int:
 def gateways(folder: Path, extension: str, *, has_xdp: bool = False) -> Iterator[Rig]:
     """Two gateways with koura, a host behind each; without an extension header: plain routing."""
     with ExitStack() as stack:
-        left, one, two, right = stack.enter_context(hosts("l", "a", "b", "r"))
+        left, one, two, right = stack.enter_context(hosts("l", "a", "b", "r", forwards=True))
         address(left, "right", "10.1.1.1/24", "default via 10.1.1.254")
         address(one, "left", "10.1.1.254/24")
         address(one, "right", "192.0.2.1/24", "10.2.0.0/16 via 192.0.2.2")

@@ -29,6 +29,7 @@ from koura.errors import KouraError
 from koura.host import guard, reverse, routes, tun, udpcopy
 from koura.host.guard import NoGuard
 from koura.host.loop import Loop
+from koura.host.supers import Supers
 from koura.host.xdp import NoXdp, Program
 from koura.notices import EncapsulationPort, SocketBound
 from koura.settings import Settings
@@ -77,6 +78,7 @@ class Network:
         self._destinations = Destinations()
         self._guarding = Guarding(loop, config, settings, log)
         self._paths: dict[bytes, int] = {}
+        self._supers: Supers | None = None
         self._lock: socket.socket | None = None
         self._program: Program | None = None
         self.is_adopted = False
@@ -94,6 +96,10 @@ class Network:
             self.ends = (*ends.open_host(config.interface, config.ports, routes.MARK), *self._rings())
             self._routes = self._host = table = routes.Routes(config.interface)
             table.raise_interface(config.mtu_octets, config.addresses)
+            if ends.is_native():
+                self._supers = supers = Supers()
+                self._loop.watch(supers.fileno(), lambda _events: supers.drain())
+                self.fit(table.index, config.mtu_octets)
             self.is_adopted = table.adopt()
             table.add_rules()
             if config.has_guard and guard.is_standing():
@@ -109,11 +115,21 @@ class Network:
             self._log(syslog.LOG_WARNING, in_the_way)
         self._loop.watch(table.fileno(), self._changed_outside)
 
+    def fit(self, index: int, mtu_octets: int) -> None:
+        """A TUN of ours: the host gives it super packets that fit native I/O. mtu_octets: 0, it has gone."""
+        if self._supers is not None and mtu_octets:
+            self._supers.add(index, mtu_octets)
+        elif self._supers is not None:
+            self._supers.drop(index)
+
     def close(self, *, leaves_closed: bool = False) -> None:
         """`koura down`: interface, routes, rules and guard go. leaves_closed: they stay, and nothing passes."""
         if self._host is None:
             return
         self._loop.forget(self._host.fileno())
+        if self._supers is not None:
+            self._loop.forget(self._supers.fileno())
+            self._supers.close()
         self._guarding.rest()
         ends.close(self.ends)
         if self._program is not None:

@@ -91,6 +91,7 @@ class Tunnels:
             if descriptors:
                 self._drop(config.name)
             raise Refused(Errno.EIO, f"{config.name}: {error.args[-1]}") from error
+        self._network.fit(index, config.mtu_octets)
         self._standing[config.name] = _Standing(config, index, is_of_file)
         self._tell_network()
         said = {"do": "tunnel", "name": config.name, "index": index, "reqid": config.reqid, "is_native": is_native,
@@ -101,7 +102,7 @@ class Tunnels:
         """Raises Refused."""
         if name not in self._standing:
             raise Refused(Errno.ENOENT, f"there is no tunnel {name}")
-        del self._standing[name]
+        self._network.fit(self._standing.pop(name).index, 0)
         self._handover.fall(_key(name), {"do": "tunnel-gone", "name": name})
         self._drop(name)
         self._tell_network()

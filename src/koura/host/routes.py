@@ -62,19 +62,19 @@ class Routes:
         self._links: dict[int, int] = {}
         self.ours: frozenset[bytes] = frozenset()
         self._interface = interface
-        self._index = 0
+        self.index = 0
         self._standing: dict[Prefix, _Standing] = {}
 
     # -- the interface -------------------------------------------------------------------------------------------------
 
     def raise_interface(self, mtu_octets: int, addresses: Iterable[tuple[bytes, int]]) -> None:
         """Up, with its MTU and addresses; adopted if it stands. Raises NetlinkError."""
-        self._index = self._netlink.link_lookup(ifname=self._interface)[0]
+        self.index = self._netlink.link_lookup(ifname=self._interface)[0]
         _quieten(self._interface)
         keep_addresses(self._interface)
-        self._netlink.link("set", index=self._index, mtu=mtu_octets, state="up", ifalias=ALIAS)
+        self._netlink.link("set", index=self.index, mtu=mtu_octets, state="up", ifalias=ALIAS)
         for address, bits in addresses:
-            options = {"index": self._index, "address": show(address), "prefixlen": bits}
+            options = {"index": self.index, "address": show(address), "prefixlen": bits}
             if len(address) == 16:
                 options["flags"] = 0x02  # IFA_F_NODAD: nobody else is on a TUN
             self._replace(lambda options=options: self._netlink.addr("replace", **options))
@@ -132,7 +132,7 @@ class Routes:
             if shown is None:
                 continue
             found = self._routes.find(_probe(shown), 0)
-            if found is None or found.interface != self._index:
+            if found is None or found.interface != self.index:
                 lost = [dst for dst in self._standing if len(dst.address) == octets]
                 self._standing |= dict.fromkeys(lost, _CLOSED)
 
@@ -152,7 +152,7 @@ class Routes:
             return
         requests = []
         for dst, one in changed.items():
-            requests += [_blackhole(dst), rtnetlink.replace(dst, TABLE, interface=self._index, source=one.source)]
+            requests += [_blackhole(dst), rtnetlink.replace(dst, TABLE, interface=self.index, source=one.source)]
         codes = self._routes.do(requests)
         self._standing |= {dst: one for (dst, one), code in zip(changed.items(), codes[1::2], strict=True) if not code}
         _check(codes)
@@ -161,7 +161,7 @@ class Routes:
         requests = []
         for dst in destinations:
             del self._standing[dst]
-            requests.append(rtnetlink.delete(dst, TABLE, interface=self._index))
+            requests.append(rtnetlink.delete(dst, TABLE, interface=self.index))
             requests.append(rtnetlink.delete(dst, TABLE, blackhole_metric=BLACKHOLE_METRIC))
         _check(code for code in self._routes.do(requests) if code not in _GONE)
 
@@ -233,11 +233,11 @@ class Routes:
                 octets = (found.mtu_octets or self._link_mtu(found.interface)) if found is not None else 0
                 if octets:
                     return octets
-        return max((octets for index, octets in self._widths().items() if index != self._index and octets < 65536), default=1500)
+        return max((octets for index, octets in self._widths().items() if index != self.index and octets < 65536), default=1500)
 
     def _link_mtu(self, index: int) -> int:
         """0 for our own interface, and for none."""
-        return 0 if index == self._index else self._widths(index).get(index, 0)
+        return 0 if index == self.index else self._widths(index).get(index, 0)
 
     def _widths(self, index: int = 0) -> dict[int, int]:
         """The MTU of each link, as it was when something changed last; of one that was not there then, anew."""

@@ -22,8 +22,8 @@ from koura.address import Prefix
 RTM_NEWLINK, RTM_GETLINK = 16, 18
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
-NLMSG_ERROR = 2
-NLM_F_REQUEST, NLM_F_ACK, NLM_F_REPLACE, NLM_F_CREATE = 0x1, 0x4, 0x100, 0x400
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_REPLACE, NLM_F_DUMP, NLM_F_CREATE = 0x1, 0x4, 0x100, 0x300, 0x400
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_TABLE, RTA_MARK, RTA_VIA = 1, 4, 5, 6, 7, 8, 15, 16, 18
 NDA_DST, NDA_LLADDR = 1, 2
 NUD_VALID = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80  # REACHABLE, STALE, DELAY, PROBE, NOARP, PERMANENT
@@ -90,6 +90,12 @@ def delete(dst: Prefix, table: int, *, interface: int = 0, blackhole_metric: int
     return _request(RTM_DELROUTE, 0, dst, table, interface, b"", blackhole_metric)
 
 
+def tune_link(interface: int, kind: int, value: int) -> bytes:
+    """The request that sets a number (IFLA_...) of an interface."""
+    body = _LINK.pack(socket.AF_UNSPEC, 0, interface, 0, 0) + _attribute(kind, _U32.pack(value))
+    return _HEADER.pack(_HEADER.size + len(body), RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK, 0, 0) + body
+
+
 def _request(kind: int, flags: int, dst: Prefix, table: int, interface: int, source: bytes, metric: int) -> bytes:
     """Of link scope: with any wider one a packet for a neighbour only (SO_DONTROUTE, a strict route) would pass it by."""
     octets = len(dst.address)
@@ -143,8 +149,22 @@ class Rtnetlink:
         if part is None or len(part) < _LINK.size:
             return None
         _, kind, _, flags, _ = _LINK.unpack_from(part)
-        named = dict(_attributes(part[_LINK.size :]))
+        named = dict(attributes(part[_LINK.size :]))
         return Interface(named.get(IFLA_ADDRESS, b""), _number(named.get(IFLA_MTU)), kind == ARPHRD_ETHER and bool(flags & IFF_UP))
+
+    def dump(self, kind: int, body: bytes) -> list[bytes]:
+        """All that there is of something; nothing, if the kernel does not know such things. Raises OSError if it cannot ask."""
+        self._sequence += 1
+        flags = NLM_F_REQUEST | NLM_F_DUMP
+        self._ask.send(_HEADER.pack(_HEADER.size + len(body), kind, flags, self._sequence, 0) + body)
+        found: list[bytes] = []
+        while True:
+            for answered, number, part in messages(self._ask.recv(PART_OCTETS)):
+                if number != self._sequence:
+                    continue
+                if answered in (NLMSG_ERROR, NLMSG_DONE):
+                    return found
+                found.append(part)
 
     def _one(self, kind: int, expected: int, body: bytes) -> bytes | None:
         """What one question is answered with; None: with an error."""
@@ -207,7 +227,7 @@ def table_of(route: bytes) -> int:
     """The table of a route's message, without its header."""
     if len(route) < _ROUTE.size:
         return 0
-    named = dict(_attributes(route[_ROUTE.size :])).get(RTA_TABLE, b"")
+    named = dict(attributes(route[_ROUTE.size :])).get(RTA_TABLE, b"")
     return int(_U32.unpack(named)[0]) if len(named) == _U32.size else route[4]
 
 
@@ -217,8 +237,8 @@ def why(code: int) -> OSError:
 
 
 def _found(part: bytes) -> Found:
-    named = dict(_attributes(part[_ROUTE.size :]))
-    metrics = dict(_attributes(named.get(RTA_METRICS, b"")))
+    named = dict(attributes(part[_ROUTE.size :]))
+    metrics = dict(attributes(named.get(RTA_METRICS, b"")))
     is_plain = part[7] == RTN_UNICAST and RTA_VIA not in named
     return Found(
         named.get(RTA_PREFSRC, b""), _number(named.get(RTA_OIF)), _number(metrics.get(RTAX_MTU)), named.get(RTA_GATEWAY, b""), is_plain
@@ -230,7 +250,7 @@ def neighbour_of(kind: int, part: bytes) -> Neighbour | None:
     if len(part) < _NEIGHBOUR.size:
         return None
     _, interface, state, _, _ = _NEIGHBOUR.unpack_from(part)
-    named = dict(_attributes(part[_NEIGHBOUR.size :]))
+    named = dict(attributes(part[_NEIGHBOUR.size :]))
     if NDA_DST not in named:
         return None
     is_known = kind == RTM_NEWNEIGH and state & NUD_VALID
@@ -245,7 +265,7 @@ def _attribute(kind: int, value: bytes) -> bytes:
     return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)
 
 
-def _attributes(octets: bytes) -> Iterator[tuple[int, bytes]]:
+def attributes(octets: bytes) -> Iterator[tuple[int, bytes]]:
     at = 0
     while at + _ATTRIBUTE.size <= len(octets):
         length, kind = _ATTRIBUTE.unpack_from(octets, at)

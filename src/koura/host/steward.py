@@ -14,6 +14,7 @@ blackholes and all. It ends when the other end of its socket closes.
 import json
 import socket
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from koura.address import Prefix
 from koura.errors import KouraError
 from koura.host import ethernet, routes, tun
 from koura.host.routes import Wanted
+from koura.host.supers import Supers
 
 MESSAGE_OCTETS = 1 << 20
 _PING = Path("/proc/sys/net/ipv4/ping_group_range")
@@ -94,6 +96,9 @@ class _Steward:
         self._mtu_octets = int(asked["mtu"])
         table.raise_interface(self._mtu_octets, ())
         table.add_rules()
+        if asked["is_native"] and answer["device"] == "tun":
+            with closing(Supers()) as supers:
+                supers.add(table.index, self._mtu_octets)
         return answer
 
     def _veth(self, name: str, missing: str, descriptors: list[int]) -> tuple[str, str]:

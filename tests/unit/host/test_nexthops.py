@@ -56,12 +56,12 @@ class Kernel:
     def send(self, octets: bytes) -> None:
         ((kind, number, body),) = rtnetlink.messages(octets)
         if kind == rtnetlink.RTM_GETROUTE:
-            named = dict(rtnetlink._attributes(body[12:]))
+            named = dict(rtnetlink.attributes(body[12:]))
             self.marks.append(struct.unpack("=I", named[rtnetlink.RTA_MARK])[0])
             answer, found = rtnetlink.RTM_NEWROUTE, self.routes.get(named[rtnetlink.RTA_DST])
         elif kind == rtnetlink.RTM_GETNEIGH:
             assert struct.unpack_from("=Bxxxi", body)[1] == 3
-            answer, found = rtnetlink.RTM_NEWNEIGH, self.stations.get(dict(rtnetlink._attributes(body[12:]))[1])
+            answer, found = rtnetlink.RTM_NEWNEIGH, self.stations.get(dict(rtnetlink.attributes(body[12:]))[1])
         else:
             answer = rtnetlink.RTM_NEWLINK
             found = struct.pack("=BxHiII", 0, self.kind, 3, self.flags, 0) + attribute(1, US) + attribute(4, struct.pack("=I", self.mtu))

@@ -16,7 +16,7 @@ def test_a_route_in_octets() -> None:
     length, kind, flags, _, _ = struct.unpack_from("=IHHII", made)
     assert (length, kind, flags) == (len(made), 24, 0x1 | 0x4 | 0x100 | 0x400)
     assert made[16:28] == bytes((socket.AF_INET, 16, 0, 0, 0, 4, 253, 1, 0, 0, 0, 0))
-    named = dict(rtnetlink._attributes(made[28:]))
+    named = dict(rtnetlink.attributes(made[28:]))
     assert named == {
         rtnetlink.RTA_TABLE: struct.pack("=I", TABLE), rtnetlink.RTA_DST: parse("10.1.0.0"), rtnetlink.RTA_OIF: struct.pack("=I", 3),
         rtnetlink.RTA_PREFSRC: parse("192.0.2.1"),
@@ -26,7 +26,7 @@ def test_a_route_in_octets() -> None:
 def test_a_blackhole_has_its_metric_and_no_interface() -> None:
     made = rtnetlink.replace(Prefix(bytes(16), 0), TABLE, blackhole_metric=4096)
     assert made[16:24] == bytes((socket.AF_INET6, 0, 0, 0, 0, 4, 0, 6))
-    assert set(dict(rtnetlink._attributes(made[28:]))) == {rtnetlink.RTA_TABLE, rtnetlink.RTA_PRIORITY}
+    assert set(dict(rtnetlink.attributes(made[28:]))) == {rtnetlink.RTA_TABLE, rtnetlink.RTA_PRIORITY}
     gone = rtnetlink.delete(Prefix(bytes(16), 0), TABLE, blackhole_metric=4096)
     assert struct.unpack_from("=HH", gone, 4) == (25, 0x5)
 
@@ -39,7 +39,7 @@ def test_a_route_says_its_table_and_octets_that_are_none_say_nothing() -> None:
     for cut in range(12):
         assert rtnetlink.table_of(made[16 : 16 + cut]) == 0
     for length in (0, 3, 200):
-        assert list(rtnetlink._attributes(struct.pack("=HH", length, 1) + bytes(8))) == []
+        assert list(rtnetlink.attributes(struct.pack("=HH", length, 1) + bytes(8))) == []
     assert list(rtnetlink.messages(made + made[:20])) == [(24, 0, made[16:])]
 
 
