@@ -138,10 +138,11 @@ class Inner:
 
     def _losses_of(self, tunnel: _Tunnel) -> dict[str, int]:
         pump, losses = self._pump, tunnel.device.losses
-        native = pump.outlet_counts(tunnel.number) if isinstance(pump, FastPump) else {}
-        lost = {name: native[name] for name in ("unread", "undelivered") if native.get(name)}
-        received, sent = losses.received + native.get("taken", 0), losses.sent + native.get("delivered", 0)
-        return {"received": received, "sent": sent, **losses.lost, **lost}
+        found = {"received": losses.received, "sent": losses.sent, **losses.lost}
+        for name, count in pump.outlet_counts(tunnel.number).items() if isinstance(pump, FastPump) else ():
+            if count or name in found:
+                found[name] = found.get(name, 0) + count
+        return found
 
     def _has(self, name: str, wanted: tuple[Policy, ...]) -> bool:
         """Whether an engine before left these policies."""

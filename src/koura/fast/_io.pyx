@@ -60,6 +60,7 @@ cdef enum:
 
 ctypedef struct State:
     Super super               # what of a TUN's packet is still to be cut
+    int super_source          # whence that came
     Train trains[MESSAGES]
     Delay delays[4]           # of the sockets of UDP, IPv4 and IPv6, and of ESP
     Pace pace                 # of what arrives
@@ -116,11 +117,11 @@ cdef class Io:
             take_away(self, outlet)
 
     def outlet_counts(self, int number):
-        """What its queues brought and got, and what was lost: with a false virtio header, not taken by the TUN."""
+        """What its queues brought and got, and what was lost: `unread` with a false virtio header; by errno, not taken by the TUN."""
         cdef Outlet *outlet = outlet_at(self, number)
         if outlet == NULL:
             return {}
-        return {"taken": outlet.taken, "delivered": outlet.delivered, "unread": outlet.unread, "undelivered": outlet.undelivered}
+        return {"received": outlet.taken, "sent": outlet.delivered, "unread": outlet.unread, "lost": lost_by_errno(outlet)}
 
     def use_udp(self, bint is_ipv4, int descriptor, int port):
         """ESP in UDP leaves by this socket if its source port is this."""
@@ -229,6 +230,7 @@ cdef class Io:
         cdef uint64_t tag
         while count < BURST and (count < ENOUGH or state.super.is_open):
             if not state.super.is_open:
+                state.super_source = source
                 got = read(descriptor, self.supers, SUPER_OCTETS)
                 if got <= 0:
                     break

@@ -1,6 +1,7 @@
 # More TUNs than the host's own: virtual tunnel interfaces. Each has a tag, which keeps its flows apart, and a number, which inbound flows
 # name (flows.pxd): a packet under its SA goes there or nowhere.
 
+DEF ERRORS = 134              # errno of Linux, and 0 for what has none
 
 ctypedef struct Outlet:
     int descriptors[QUEUES]
@@ -9,7 +10,7 @@ ctypedef struct Outlet:
     uint64_t taken
     uint64_t unread
     uint64_t delivered
-    uint64_t undelivered
+    uint64_t lost[ERRORS]     # not taken by the TUN, by errno
 
 DEF FIRST_ROOM = 8
 
@@ -73,13 +74,25 @@ cdef int put_outlet(Io io, uint64_t tag, descriptors) except -1:
 
 
 cdef void take_away(Io io, Outlet *outlet) noexcept nogil:
-    """A turn that was left to Python there is nobody's any more."""
+    """A turn that was left to Python there is nobody's any more, nor what is still to be cut."""
     cdef int queue
+    cdef State *state = <State *> io.state
     if outlet_of_source(io, io.pending) == outlet:
         io.pending = NOTHING
+    if outlet_of_source(io, state.super_source) == outlet:
+        state.super.is_open = False
     for queue in range(outlet.count):
         io.by_descriptor[outlet.descriptors[queue]] = NOTHING
     memset(outlet, 0, sizeof(Outlet))
+
+
+cdef lost_by_errno(const Outlet *outlet):
+    cdef int error
+    found = {}
+    for error in range(ERRORS):
+        if outlet.lost[error]:
+            found[error] = outlet.lost[error]
+    return found
 
 
 cdef bint answer_outlets(Io io, uint64_t anchor_ns) noexcept nogil:
@@ -113,9 +126,10 @@ cdef void deliver_to(Io io, int first, int last, uint32_t number) noexcept nogil
             pieces[0].iov_base, pieces[0].iov_len = io.burst.packets[i].result, io.burst.packets[i].result_octets
         if writev(queues[queue_of(&io.burst.packets[i], queue_count)], pieces, n) >= 0:
             gone += m.count
+        elif outlet != NULL:
+            outlet.lost[errno if 0 <= errno < ERRORS else 0] += m.count
         i += m.count
     io.delivered += gone
     io.undelivered += last - first - gone
     if outlet != NULL:
         outlet.delivered += gone
-        outlet.undelivered += last - first - gone

@@ -11,6 +11,7 @@ The TUN has several queues, so that a lone packet has not to wait for a bulk of 
 the daemon is what everybody waits for, that one is kept short by dropping or marking packets (delay.pxi).
 """
 
+import errno
 import select
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -124,8 +125,10 @@ class FastPump(Pump):
         self._io.drop_outlet(number)
 
     def outlet_counts(self, number: int) -> dict[str, int]:
-        """What native I/O moved there, and lost."""
-        return dict(self._io.outlet_counts(number))
+        """What native I/O moved there, and lost, as an attachment counts it: `unread`, or by the error's name."""
+        found = dict(self._io.outlet_counts(number))
+        lost = {errno.errorcode.get(error, "?"): count for error, count in found.pop("lost", {}).items()}
+        return found | lost
 
     def outlet_ready(self, number: int, queue: int, refer: Refer) -> None:
         """It has packets. refer: to whom the engine leaves one."""

@@ -351,3 +351,6 @@ def test_an_interface_counts_what_went_in_and_what_came_out(rig: Rig) -> None:
         assert _exchange(rig, 5) == (5, 5)
     rig.send(1, [datagram(INNER_A, INNER_B, 100), datagram(A, B, 100), datagram(A, B, 100)])
     assert rig.inner.losses() == {NAMES[0]: {"received": 15, "sent": 15}, NAMES[1]: {"received": 3, "sent": 0, "ELOOP": 2}}
+    rig.pipes[0].far.close()
+    rig.receive(rig.sealed(0, train(INNER_B, INNER_A, 5, 500)))
+    assert rig.inner.losses()[NAMES[0]] == {"received": 15, "sent": 15, "EPIPE": 5}, "what the kernel did not take, by the error's name"

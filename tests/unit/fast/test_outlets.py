@@ -1,6 +1,7 @@
 """Native I/O of virtual tunnel interfaces: super packets both ways, each interface its own. M22."""
 
 import socket
+import struct
 from collections.abc import Iterator
 
 import pytest
@@ -160,4 +161,16 @@ def test_super_packets_into_an_interface_are_sealed_under_its_own_sa(world: Worl
         assert world.referred == [], "the engine knows the flow by now"
         assert world.sealed(reqid) == 10
     assert [world.sealed(reqid) for reqid in REQIDS] == [10, 10]
-    assert world.pump.outlet_counts(world.numbers[0])["taken"] == 10
+    assert world.pump.outlet_counts(world.numbers[0])["received"] == 10
+
+
+@pytest.mark.covers("M22")
+def test_what_is_still_to_be_cut_goes_with_its_interface(world: World) -> None:
+    """A super packet of more pieces than a burst has: those that are left must not leave as if they came from elsewhere."""
+    payload, size = bytes(600 * 100), 100
+    whole = bytes(IP(src="10.0.1.1", dst="10.0.2.1", id=7, len=40 + len(payload)) / TCP(sport=5, dport=6, flags="A")) + payload
+    world.tunnels[0].far.send(struct.pack("<BBHHHH", 1, 1, 40, size, 20, 16) + whole)
+    first, count, left = world.pump._io.read_outlet(world.numbers[0], 0)
+    assert (first, count, left) == (0, 256, 2), "a burst, and there is more of it here"
+    world.pump.drop_outlet(world.numbers[0])
+    assert world.pump._io.read(0) == (0, 0, 0)
