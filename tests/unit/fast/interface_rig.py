@@ -1,5 +1,7 @@
-"""Two virtual tunnel interfaces as the engine has them (daemon.inner), moved by native I/O or by the reference, and the host at their far
-ends. The kernel is the other ends of pairs of sockets: what a test writes there comes out of an interface, packets, not super packets.
+"""Virtual tunnel interfaces as the engine has them (daemon.inner), moved by native I/O or by the reference, and the host at their far ends.
+
+The kernel is the other ends of pairs of sockets: what a test writes there comes out of an interface, packets, not super packets. Two have
+IPv4 outside; the third has IPv6, and only sends: what comes in ESP over IPv6, sockets tell of with its addresses.
 """
 
 import importlib
@@ -8,6 +10,7 @@ import socket
 from collections.abc import Iterable
 from typing import Any
 
+from koura.address import parse
 from koura.attachment import Attachment
 from koura.daemon.inner import Inner
 from koura.entropy import Pooled
@@ -27,9 +30,10 @@ from koura.traffic.outcome import Event, Forward, Origin
 from koura.wire import checksum, ipv4, ipv6
 from tests.unit.host.test_pump import Line, Standing
 from tests.unit.stack.kit import GCM, Host
-from tests.unit.traffic.kit import A, B, Dice, policy, selector, tunnel
+from tests.unit.traffic.kit import A6, B6, A, B, Dice, policy, selector, tunnel
 
-REQIDS = (100, 101)
+REQIDS = (100, 101, 102)
+OUTSIDE = (("192.0.2.1", "192.0.2.2"), ("192.0.2.1", "192.0.2.2"), ("2001:db8::a", "2001:db8::b"))
 NAMES = tuple(f"ipsec{number}" for number in range(len(REQIDS)))
 ORIGINS = tuple(Origin(interface=name) for name in NAMES)
 OUT_SPI, IN_SPI = 0x1000, 0x2000
@@ -38,16 +42,19 @@ OUT_SPI, IN_SPI = 0x1000, 0x2000
 def sas(base: int = 0, reqids: Iterable[int] = REQIDS) -> str:
     """Both directions; base: of the SPIs."""
     return "".join(
-        f"add {ends} esp {base + direction + reqid} -m tunnel -u {reqid} -r 32 {GCM};"
-        for reqid in reqids
-        for ends, direction in (("192.0.2.1 192.0.2.2", OUT_SPI), ("192.0.2.2 192.0.2.1", IN_SPI))
-    )
+        f"add {ends} esp {base + spi} -m tunnel -u {reqid} -r 32 {GCM};" for reqid in reqids for ends, spi in _named(reqid)
+    )  # fmt: skip
 
 
 def gone(base: int = 0, reqids: Iterable[int] = REQIDS) -> str:
     """What takes those of `sas` away."""
-    ways = (("192.0.2.1 192.0.2.2", OUT_SPI), ("192.0.2.2 192.0.2.1", IN_SPI))
-    return "".join(f"delete {ends} esp {base + direction + reqid};" for reqid in reqids for ends, direction in ways)
+    return "".join(f"delete {ends} esp {base + spi};" for reqid in reqids for ends, spi in _named(reqid))
+
+
+def _named(reqid: int) -> tuple[tuple[str, int], tuple[str, int]]:
+    """Ends and SPIs of the first SAs, out and in."""
+    near, far = OUTSIDE[REQIDS.index(reqid)]
+    return (f"{near} {far}", OUT_SPI + reqid), (f"{far} {near}", IN_SPI + reqid)
 
 
 def train(
@@ -126,9 +133,10 @@ class Rig:
         self.is_native = is_native
         self.stack = Stack(Pooled(Seeded(4301)), fast=FastPath if is_native else None)
         self.host, self.far = Host(sas(), self.stack), Host(sas())
-        self.host.notice(LocalAddresses(frozenset((A,))))
+        self.host.notice(LocalAddresses(frozenset((A, A6))))
         for number, reqid in enumerate(REQIDS):
-            self.far.notice(InterfacePolicies(NAMES[number], 7 + number, _policies(reqid, B, A)))
+            near, far = map(parse, OUTSIDE[number])
+            self.far.notice(InterfacePolicies(NAMES[number], 7 + number, _policies(reqid, far, near)))
         self.tun, self.esp, self.out, self.wire = Pipe(), Pipe(), Pipe(), Line()
         self.pipes = tuple(Pipe() for _ in REQIDS)
         self._descriptors = [pipe.near.detach() for pipe in self.pipes]
@@ -138,15 +146,16 @@ class Rig:
         self.inner = Inner(self.loop, self.stack, Standing(self.host), self._tell)
         self.inner.begin(self.pump)
         for number, reqid in enumerate(REQIDS):
-            said = {"name": NAMES[number], "index": 7 + number, "reqid": reqid, "is_native": is_native,
-                    "local": "192.0.2.1", "remote": "192.0.2.2"}  # fmt: skip
+            local, remote = OUTSIDE[number]
+            said = {"name": NAMES[number], "index": 7 + number, "reqid": reqid, "is_native": is_native, "local": local, "remote": remote}
             assert self.inner.add(said, (self._descriptors[number],)) == ""
 
     def _made_pump(self) -> Pump:
         if not self.is_native:
             return Pump(self.stack, Standing(self.host), Ends(self.tun, [self.wire], self.out), self._tell)
         esp: dict[bool, Attachment] = {True: self.esp}
-        ends = Ends(self.tun, [self.wire], self.out, raw_descriptors=((True, self.out.fileno()),), native_esp=esp)
+        out = self.out.fileno()
+        ends = Ends(self.tun, [self.wire], self.out, raw_descriptors=((True, out), (False, out)), native_esp=esp)
         return FastPump(self.stack, Standing(self.host), ends, self._tell)
 
     def shut(self) -> None:
@@ -210,7 +219,8 @@ class Rig:
 
     def path(self, octets: int) -> None:
         """The path to the far host takes so much."""
-        self.host.notice(PathMtu(B, octets))
+        for destination in (B, B6):
+            self.host.notice(PathMtu(destination, octets))
 
     def asked(self) -> list[Message]:
         """ACQUIREs since the last time."""

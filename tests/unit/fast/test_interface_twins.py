@@ -5,12 +5,13 @@ tunables, keys that change or go, captures and filters that come and go. M22, M2
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import cycle
 from typing import Any
 
 import pytest
 
+from koura.saindex import Direction
 from koura.traffic.fragments import split
 from koura.wire import udp
 from tests.unit.fast.interface_rig import NAMES, REQIDS, Rig, gone, marked, packet, sas, train, why_no_native
@@ -18,11 +19,12 @@ from tests.unit.traffic.kit import INNER_A, INNER_A6, INNER_B, INNER_B6
 
 pytestmark = pytest.mark.skipif(bool(why_no_native()), reason=f"no native I/O here: {why_no_native()}")
 
-STEPS = 160
+STEPS = 130
 PORTS = (1000, 2000)
 MARKS = (0, 1, 2, 3)
 TUNABLES = {
     "net.inet.ipsec.dfbit": (0, 1, 2), "net.inet.ipsec.ecn": (-1, 0, 1, 2), "net.koura.pre_frag": (0, 1), "net.inet.ip.ttl": (64, 17),
+    "net.inet6.ipsec6.ecn": (-1, 0, 1, 2), "net.inet6.ip6.hlim": (64, 17),
     "net.koura.mss_clamp": (0, 1),
 }  # fmt: skip
 
@@ -77,7 +79,7 @@ class Twins:
 
     def receive(self) -> None:
         """Some of them marked on their way; of some a bit is wrong, and some come twice."""
-        dice, number = self.dice, self.dice.randrange(len(NAMES))
+        dice, number = self.dice, self.dice.randrange(2)
         packets = self._packets(self._ends()[::-1])
         fates = [(dice.choice(MARKS) if dice.random() < 0.3 else None, dice.random()) for _ in packets]
         for rig in self.both:
@@ -116,16 +118,20 @@ class Twins:
         self._same("sent later", *(rig.out.taken() for rig in self.both))
 
     def watch(self) -> None:
-        """A capture begins, or ends."""
-        is_open = self.dice.random() < 0.2
-        for rig in self.both:
-            rig.stack.tap.is_open = is_open
+        """A capture, for a while."""
+        self._meanwhile(lambda rig, is_on: setattr(rig.stack.tap, "is_open", is_on))
 
     def filter(self) -> None:
-        """A packet filter that blocks odd lengths, or none."""
-        is_set = self.dice.random() < 0.2
-        for rig in self.both:
-            rig.stack.filter.rule = (lambda _stage, _direction, octets: len(octets) % 2 == 0) if is_set else None
+        """A packet filter that blocks odd lengths, for a while."""
+        self._meanwhile(lambda rig, is_on: setattr(rig.stack.filter, "rule", _passes if is_on else None))
+
+    def _meanwhile(self, switch: Callable[[Rig, bool], None]) -> None:
+        for is_on in (True, False):
+            for rig in self.both:
+                switch(rig, is_on)
+            for step in (self.send, self.receive):
+                step()
+                self.compare()
 
     def time(self) -> None:
         seconds = self.dice.choice((1, 60, 700))
@@ -153,7 +159,11 @@ class Twins:
         assert native == plain, f"seed {self.seed}: {what}"
 
 
-@pytest.fixture(params=range(4))
+def _passes(_stage: int, _direction: Direction, octets: bytes) -> bool:
+    return len(octets) % 2 == 0
+
+
+@pytest.fixture(params=range(3))
 def twins(request: pytest.FixtureRequest) -> Iterator[Twins]:
     made = Twins(request.param)
     yield made
@@ -168,5 +178,5 @@ def test_native_io_does_with_tunnel_interfaces_what_the_reference_does(twins: Tw
         twins.dice.choice(steps)()
         twins.compare()
     counts = twins.native.pump.counts()  # type: ignore[attr-defined]
-    assert counts["sent"] > 20, counts
-    assert counts["delivered"] > 20, counts
+    assert counts["sent"] > 50, counts
+    assert counts["delivered"] > 50, counts
