@@ -1,15 +1,19 @@
 """Two hundred tunnels in one engine, and hundreds of changes while others' traffic flows: none of it is lost. M37."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
+from koura.client.control import Control
+from koura.daemon.launch import Running
 from tests.live.kit import gateways, namespaces, prober
 from tests.live.kit.capture import Capture
 from tests.live.kit.clear import others_than_protected, spis
@@ -20,6 +24,7 @@ pytestmark = [pytest.mark.live, pytest.mark.skipif(bool(namespaces.why_not()), r
 
 TUNNELS = 200
 CHANGED = 40
+HANDED = 300
 FIRST_SPI = 0x10000
 NETS = ("10.1{}.{n}.0/24", "fd00:1{}:{n}::/64")
 ADDRESSES = ("10.1{us}.{n}.2", "fd00:1{us}:{n}::2")
@@ -127,3 +132,33 @@ def test_changes_lose_nothing_of_others(many: Site) -> None:
         assert isinstance(one["sent"], int)
         assert one["sent"] > 100
         assert one["missing"] == [], f"{one}\n{many.counters()}"
+
+
+def _engine_and_tunnels(control: Control) -> tuple[int, int]:
+    """The engine's process, and how many tunnels it reads."""
+    drivers = control.ask("stat", json=True)["drivers"]
+    assert isinstance(drivers, dict)
+    engine = control.ask("version")["engine"]
+    assert isinstance(engine, int)
+    return engine, sum(name.startswith("vpn") for name in drivers)
+
+
+@pytest.mark.slow  # making and removing that many interfaces takes the kernel its time
+@pytest.mark.covers("M22")
+def test_each_engine_has_all_tunnels_however_many(tmp_path: Path) -> None:
+    """More than the socket they are handed over by has room for, of the file; and again when the engine was killed."""
+    toml = tmp_path / "koura.toml"
+    rows = (f'[[tunnel]]\nname = "vpn{n}"\nreqid = {n + 1}\nlocal = "192.0.2.1"\nremote = "192.0.2.2"\n' for n in range(HANDED))
+    toml.write_text("[host]\n" + "".join(rows))
+    with ExitStack() as stack:
+        host, _ = stack.enter_context(namespaces.pair("kh"))
+        prefix = ("ip", "netns", "exec", host, "env", "KOURA_NO_FAST=1")  # one queue each, which takes less time to make
+        daemon = stack.enter_context(Running(tmp_path / "koura", "-q", "-c", str(toml), prefix=prefix))
+        control = stack.enter_context(Control(daemon.directory))
+        first, tunnels = _engine_and_tunnels(control)
+        assert tunnels == HANDED
+        os.kill(first, signal.SIGKILL)
+        while control.ask("version")["engine"] in (0, first):
+            pass
+        second, tunnels = _engine_and_tunnels(control)
+        assert second != first and tunnels == HANDED

@@ -59,8 +59,9 @@ class Engine:
         self._ends = opened
         self._ledger = ledger
         self._packets: Packets | Bridges | None = None
-        if handed >= 0:
-            self._handed = socket.socket(fileno=handed)
+        self._handed = socket.socket(fileno=handed) if handed >= 0 else None
+        self._has_all = False
+        if self._handed is not None:
             loop.watch(handed, self._hand)
         self._link = Link(loop, end, self._step, loop.stop)
         self._kept: dict[bytes, bytes] = {}
@@ -230,16 +231,22 @@ class Engine:
         elif asked["do"] == "paths":
             self._packets.paths(asked, self._clock.now())
         else:
+            while not self._has_all:  # the keeper is about to send it: packets of a tunnel would go elsewhere without
+                self._hand(waits=True)
             self._packets.begin()
 
-    def _hand(self, _events: int) -> None:
-        """Descriptors came."""
-        if not handover.take(self._handed, self._take):
-            self._loop.forget(self._handed.fileno())
+    def _hand(self, _events: int = 0, *, waits: bool = False) -> None:
+        """Descriptors came, or are about to."""
+        if self._handed is None or not handover.take(self._handed, self._take, waits=waits):
+            self._has_all = True
+            if self._handed is not None:
+                self._loop.forget(self._handed.fileno())
 
     def _take(self, said: Mapping[str, Any], descriptors: list[int]) -> None:
         taps = self._alive.taps
-        if said["do"] == "capture":
+        if said["do"] == "all":
+            self._has_all = True
+        elif said["do"] == "capture":
             taps.capture(descriptors[0])
         elif said["do"] == "enc":
             taps.interface(said["name"], *descriptors)

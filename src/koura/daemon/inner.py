@@ -74,6 +74,8 @@ class Inner:
             if not self._has(name, wanted):
                 self._tell(self._stack.notice(InterfacePolicies(name, int(said["index"]), wanted), self._clock.now()))
         except Refused as error:
+            for descriptor in descriptors:
+                os.close(descriptor)
             return f"{name}: {error.why}"
         device = Tun(name, descriptors[0], has_headers=said["is_native"])
         origin = Origin(is_forwarded=False, interface=name)

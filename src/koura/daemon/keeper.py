@@ -77,7 +77,7 @@ class Keeper:
         self._next_client = 0
         self._next_call = 0
         self.network: Network | None = None
-        self.handover = Handover()
+        self.handover = Handover(loop)
         self.ledger: LedgerFile | None = None
         self._is_ledger_written = True
 
@@ -114,6 +114,7 @@ class Keeper:
     def stop(self) -> None:
         """End the engine; what it said before is done, and so are its last words to the ledger."""
         self._is_stopping = True
+        self.handover.close()  # it waits for no more of what stands
         if self._link is not None:
             self._link.send([Record(Kind.STOP)])
             self._link.finish(STOP_S)

@@ -7,6 +7,7 @@ A tunnel is the file's (koura.toml) or a person's (`koura tunnel add`); reading 
 """
 
 import os
+import socket
 import syslog
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -49,12 +50,17 @@ class Tunnels:
     def sync(self, wanted: Iterable[TunnelConfig]) -> None:
         """Make the file's tunnels these. Raises Refused; what could be done until then is done."""
         fresh = {one.name: one for one in wanted}
-        for name, standing in list(self._standing.items()):
-            if standing.is_of_file and fresh.get(name) != standing.config:
-                self.remove(name)
-        for name, one in fresh.items():
-            if name not in self._standing:
-                self.add(one, is_of_file=True)
+        before = set(self._standing)
+        try:
+            for name, standing in list(self._standing.items()):
+                if standing.is_of_file and fresh.get(name) != standing.config:
+                    self._remove(name)
+            for name, one in fresh.items():
+                if name not in self._standing:
+                    self._add(one, is_of_file=True)
+        finally:
+            if self._standing.keys() != before:
+                self._tell_network()
 
     def do(self, verb: str, asked: Mapping[str, Any]) -> dict[str, Value]:
         """A verb of the control socket. Raises Refused."""
@@ -70,8 +76,12 @@ class Tunnels:
         self.add(config)
         return control.accepted()
 
-    def add(self, config: TunnelConfig, *, is_of_file: bool = False) -> None:
+    def add(self, config: TunnelConfig) -> None:
         """Raises Refused, with nothing left behind."""
+        self._add(config, is_of_file=False)
+        self._tell_network()
+
+    def _add(self, config: TunnelConfig, *, is_of_file: bool) -> None:
         if config.name in self._standing:
             raise Refused(Errno.EEXIST, f"there is a tunnel {config.name}")
         twin = next((one for one in self._standing.values() if one.config.reqid == config.reqid), None)
@@ -93,7 +103,6 @@ class Tunnels:
             raise Refused(Errno.EIO, f"{config.name}: {error.args[-1]}") from error
         self._network.fit(index, config.mtu_octets)
         self._standing[config.name] = _Standing(config, index, is_of_file)
-        self._tell_network()
         said = {"do": "tunnel", "name": config.name, "index": index, "reqid": config.reqid, "is_native": is_native,
                 "local": address.show(config.local), "remote": address.show(config.remote)}  # fmt: skip
         self._handover.stand(_key(config.name), said, *descriptors)
@@ -102,10 +111,13 @@ class Tunnels:
         """Raises Refused."""
         if name not in self._standing:
             raise Refused(Errno.ENOENT, f"there is no tunnel {name}")
+        self._remove(name)
+        self._tell_network()
+
+    def _remove(self, name: str) -> None:
         self._network.fit(self._standing.pop(name).index, 0)
         self._handover.fall(_key(name), {"do": "tunnel-gone", "name": name})
         self._drop(name)
-        self._tell_network()
 
     def rows(self) -> list[Value]:
         """What `koura tunnel list` shows."""
@@ -115,14 +127,15 @@ class Tunnels:
         ]  # fmt: skip
 
     def close(self) -> None:
-        """`koura down`: the interfaces go."""
+        """`koura down`: the interfaces go, and then what the network has of them."""
         for name in list(self._standing):
-            self.remove(name)
+            self._remove(name)
+        self._tell_network()
         self._netlink.close()
 
     def _raise(self, config: TunnelConfig) -> int:
         """Up, with MTU and addresses; its index. Raises NetlinkError."""
-        index = int(self._netlink.link_lookup(ifname=config.name)[0])
+        index = socket.if_nametoindex(config.name)
         tun.keep_addresses(config.name)
         self._netlink.link("set", index=index, mtu=config.mtu_octets, state="up")
         for one, bits in config.addresses:
