@@ -22,6 +22,7 @@ ctypedef struct Leaving:
     uint32_t *seen
     uint32_t written          # frames that the kernel has not been told of
     uint64_t count            # of frames so far
+    bint is_stuck             # the kernel took nothing for a moment: it is not waited for again before it does
 
 
 cdef bint is_full(Leaving *l) noexcept nogil:
@@ -69,7 +70,6 @@ cdef void go(Leaving *l) noexcept nogil:
     """Have the kernel send what is written. What it does not take now, because the interface is down or full, goes with the next."""
     cdef uint32_t last = l.producer[0] + l.written
     cdef uint32_t before
-    cdef bint has_waited = False
     koura_store(l.producer, last)
     l.written = 0
     while True:
@@ -79,10 +79,10 @@ cdef void go(Leaving *l) noexcept nogil:
         if sendto(l.descriptor, NULL, 0, MSG_DONTWAIT, NULL, 0) < 0 and errno == ENXIO:
             l.descriptor = -1
             return
-        if koura_load(l.consumer) == before:
-            if has_waited:
-                return
-            has_waited = True
-            poll(NULL, 0, PATIENCE_MS)
+        if koura_load(l.consumer) != before:
+            l.is_stuck = False
+        elif l.is_stuck:
+            return
         else:
-            has_waited = False
+            l.is_stuck = True
+            poll(NULL, 0, PATIENCE_MS)
