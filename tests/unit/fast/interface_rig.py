@@ -4,6 +4,7 @@ The kernel is the other ends of pairs of sockets: what a test writes there comes
 IPv4 outside; the third has IPv6, and only sends: what comes in ESP over IPv6, sockets tell of with its addresses.
 """
 
+import errno
 import importlib
 import select
 import socket
@@ -37,6 +38,7 @@ OUTSIDE = (("192.0.2.1", "192.0.2.2"), ("192.0.2.1", "192.0.2.2"), ("2001:db8::a
 NAMES = tuple(f"ipsec{number}" for number in range(len(REQIDS)))
 ORIGINS = tuple(Origin(interface=name) for name in NAMES)
 OUT_SPI, IN_SPI = 0x1000, 0x2000
+NARROW = 4500  # a little less than the kernel lets a socket's buffer be at the least
 
 
 def sas(base: int = 0, reqids: Iterable[int] = REQIDS) -> str:
@@ -116,10 +118,22 @@ class Pipe(Line):
 
     def send(self, packets: list[bytes]) -> None:
         for packet in packets:
-            self.near.send(packet)
+            try:
+                self.near.send(packet)
+            except OSError as error:
+                if error.errno != errno.EMSGSIZE:
+                    raise
+                self.refused.append(packet)
+            self.gone += received(self.far)  # at once: a narrow one has room for one
+
+    def narrow(self) -> None:
+        """It takes no more than NARROW octets from now on, as a link does."""
+        self.near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        self.mtu_octets = NARROW
 
     def taken(self) -> list[bytes]:
-        return received(self.far)
+        gone, self.gone = self.gone, []
+        return gone + received(self.far)
 
     def shut(self) -> None:
         self.near.close()

@@ -18,7 +18,7 @@ from koura.reasons import HELD_ACQUIRE, PMTU_LOCAL, TUNNEL_ECN
 from koura.traffic.outcome import Deliver
 from koura.wire import icmp, ipv4
 from koura.wire.summary import summarise
-from tests.unit.fast.interface_rig import IN_SPI, NAMES, OUT_SPI, REQIDS, Rig, gone, marked, received, sas, train, why_no_native
+from tests.unit.fast.interface_rig import IN_SPI, NAMES, NARROW, OUT_SPI, REQIDS, Rig, gone, marked, received, sas, train, why_no_native
 from tests.unit.traffic.kit import INNER_A, INNER_A6, INNER_B, INNER_B6, A, B, datagram
 
 HEADER = {4: 40, 6: 60}  # of a TCP packet
@@ -141,6 +141,23 @@ def test_a_router_on_the_way_makes_the_path_narrower(rig: Rig) -> None:
     assert rig.send(0, sent) == []
     assert {icmp.read(packet[20:]).rest for packet in rig.taken(0)} == {1000 - OVERHEAD}
     assert len(rig.send(1, sent)) == 3, "the other interface's SA has a path of its own"
+
+
+@VERSIONS
+@pytest.mark.covers("M22", "M23")
+@pytest.mark.parametrize("dfbit", [0, 1])
+def test_what_the_first_link_refuses_is_cut_or_its_sender_hears_of_it_the_next_time(rig: Rig, dfbit: int, version: int) -> None:
+    """Nobody had said how much that link takes."""
+    rig.host.tune("net.inet.ipsec.dfbit", dfbit)
+    warm(rig, version)
+    rig.out.narrow()
+    sent = train(*ENDS[version], 2, 6000)
+    first = rig.send(0, sent)
+    assert [len(piece) <= NARROW for piece in first] == ([] if dfbit else [True] * 4)
+    assert rig.out.losses.lost == ({"EMSGSIZE": 2} if dfbit and rig.is_native else {"EMSGSIZE": 1} if dfbit else {})
+    rig.taken(0)
+    assert len(rig.send(0, sent)) == (0 if dfbit else 4)
+    assert [icmp.read(packet[HEADER[version] - 20 :]).rest & 0xFFFF for packet in rig.taken(0)] == [NARROW - OVERHEAD] * (2 if dfbit else 0)
 
 
 @pytest.mark.covers("M22", "M23")
