@@ -14,7 +14,7 @@ from koura.daemon.ends import is_fast
 from koura.daemon.launch import Running
 from koura.host.xdp import NoXdp, Program
 from tests.live.kit.namespaces import pair, why_not
-from tests.live.test_host import SAS, _policies, run
+from tests.live.test_host import ONE, SAS, TWO, _policies, run
 
 pytestmark = [pytest.mark.live, pytest.mark.skipif(bool(why_not()), reason=why_not())]
 TRIES = 10
@@ -44,9 +44,9 @@ def daemons(folder: Path, xdp: str) -> Iterator[tuple[str, str]]:
         yield hosts
 
 
-def answers(hosts: tuple[str, str], folder: Path, size: int = 56) -> None:
+def answers(hosts: tuple[str, str], folder: Path, size: int = 56, ends: tuple[str, str] = ("10.77.1.1", "10.77.2.1")) -> None:
     """A ping is answered; one that is not at first is sent again."""
-    command = ["ip", "netns", "exec", hosts[0], "ping", "-n", "-c", "1", "-W", "2", "-s", str(size), "-I", "10.77.1.1", "10.77.2.1"]
+    command = ["ip", "netns", "exec", hosts[0], "ping", "-n", "-c", "1", "-W", "2", "-s", str(size), "-I", *ends]
     for _ in range(TRIES):
         if subprocess.run(command, check=False, capture_output=True).returncode == 0:
             return
@@ -69,6 +69,11 @@ def test_esp_is_taken_before_the_kernel_sees_it_and_by_the_next_engine_too(tmp_p
         assert "xdp" in run(hosts[1], "ip", "link", "show", "v0")
         for size in (56, 1400, 6000):  # the last one goes in fragments of the outer packet, which the kernel puts together
             answers(hosts, tmp_path, size)
+        before = counts(tmp_path)
+        run(hosts[0], "ping", "-q", "-n", "-c", "500", "-f", "-s", "1000", "-I", ONE, TWO)
+        answers(hosts, tmp_path, ends=(ONE, TWO))
+        for was, now in zip(before, counts(tmp_path), strict=True):
+            assert min(now[name] - was[name] for name in ("received", "sent")) > 400, (was, now)
         assert stat(tmp_path, 2)["xdp/v0/0"]["received"] > 0
         with Control(tmp_path / "2") as control:
             drivers = control.ask("stat", protocol="", nonzero=False, json=True)["drivers"]

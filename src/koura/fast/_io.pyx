@@ -136,7 +136,7 @@ cdef class Io:
         self.esp[0 if is_ipv4 else 1] = descriptor
 
     def use_ring(self, rings):
-        """ESP over IPv4 arrives here, too: koura.host.xdp.Rings, which is kept."""
+        """ESP arrives here as whole packets, too: koura.host.xdp.Rings, which is kept."""
         cdef Ring *r = &(<State *> self.state).rings[self.ring_count]
         cdef uint8_t[::1] frames = rings.frames
         cdef uint8_t[::1] filled = rings.filled
@@ -153,7 +153,7 @@ cdef class Io:
         self.ring_count += 1
 
     def use_leaving(self, rings):
-        """Protected packets over IPv4 leave here, too: koura.host.xdp.Leaving, which is kept; its number, which next hops name."""
+        """Protected packets leave here, too: koura.host.xdp.Leaving, which is kept; its number, which next hops name."""
         cdef Hops *h = &(<State *> self.state).hops
         if h.way_count == RINGS:
             raise ValueError("8 AF_XDP sockets at the most")
@@ -163,11 +163,11 @@ cdef class Io:
         return h.way_count - 1
 
     def wanted_hops(self):
-        """IPv4 destinations whose next hops are wanted, since the last time; usually there is none."""
+        """Destinations whose next hops are wanted, since the last time; usually there is none."""
         cdef Hops *h = &(<State *> self.state).hops
         if h.wanted_count == 0:
             return ()
-        found = [PyBytes_FromStringAndSize(<char *> &h.wanted[i], 4) for i in range(h.wanted_count)]
+        found = [PyBytes_FromStringAndSize(<char *> h.wanted[i].address, 4 if h.wanted[i].version == 4 else 16) for i in range(h.wanted_count)]
         h.wanted_count = 0
         return found
 
@@ -175,13 +175,13 @@ cdef class Io:
         """Packets to `dst` up to `most` octets leave by an AF_XDP socket behind this link header, for so long; most 0: none do."""
         cdef Hops *h = &(<State *> self.state).hops
         cdef uint64_t now = boot_ns()
-        cdef uint32_t address
+        cdef Place place
         cdef Hop *hop
-        if len(dst) != 4 or not 0 <= way < max(h.way_count, 1) or most and len(front) != LINK_OCTETS:
+        if len(dst) not in (4, 16) or not 0 <= way < max(h.way_count, 1) or most and len(front) != LINK_OCTETS:
             raise ValueError("no next hop")
-        memcpy(&address, PyBytes_AS_STRING(dst), 4)
-        hop = hop_for_new(h, address, now)
-        hop.dst, hop.way, hop.most, hop.until_ns = address, way, min(most, <uint32_t> (LEAVING_OCTETS - LINK_OCTETS)), now + life_ns
+        put_place(&place, 4 if len(dst) == 4 else 6, <const uint8_t *> PyBytes_AS_STRING(dst))
+        hop = hop_for_new(h, &place, now)
+        hop.dst, hop.way, hop.most, hop.until_ns = place, way, min(most, <uint32_t> (LEAVING_OCTETS - LINK_OCTETS)), now + life_ns
         memcpy(hop.front, PyBytes_AS_STRING(front), len(front))
 
     def forget_hops(self):

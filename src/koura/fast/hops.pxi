@@ -1,4 +1,4 @@
-# Protected packets over IPv4 out of an interface by AF_XDP, past the kernel's IP: for each destination the next hop, as Python found it.
+# Protected packets out of an interface by AF_XDP, past the kernel's IP: for each destination the next hop, as Python found it.
 #
 # A next hop is known for a while only. Who is none, or no more, is wanted: Python is told, and until it has said who it is packets leave by
 # the raw socket. So the kernel hears of each destination now and then, resolves its neighbour, and learns that it is in use.
@@ -10,8 +10,12 @@ DEF LINK_OCTETS = 14
 DEF IPPROTO_ESP = 50
 DEF IPPROTO_AH = 51
 
+ctypedef struct Place:
+    uint64_t address[2]       # IPv4: the first half of the first
+    uint32_t version          # 0: nowhere
+
 ctypedef struct Hop:
-    uint32_t dst
+    Place dst
     uint32_t most             # octets of a packet; 0: the raw socket's
     uint64_t until_ns
     int way
@@ -21,33 +25,43 @@ ctypedef struct Hops:
     Leaving ways[RINGS]
     int way_count
     Hop known[HOPS]
-    uint32_t wanted[WANTED]
+    Place wanted[WANTED]
     int wanted_count
 
 
-cdef inline uint32_t hop_place(uint32_t dst) noexcept nogil:
-    return (dst * <uint32_t> 0x9E3779B1) >> 22
+cdef inline void put_place(Place *place, int version, const uint8_t *address) noexcept nogil:
+    place.address[0] = place.address[1] = 0
+    place.version = version
+    memcpy(place.address, address, 4 if version == 4 else 16)
 
 
-cdef Hop *hop_to(Hops *h, uint32_t dst, uint64_t now) noexcept nogil:
-    """The next hop to an address in network order; NULL: it is wanted."""
+cdef inline bint is_place(const Place *one, const Place *other) noexcept nogil:
+    return one.address[0] == other.address[0] and one.address[1] == other.address[1] and one.version == other.version
+
+
+cdef inline uint32_t hop_place(const Place *dst) noexcept nogil:
+    return <uint32_t> (((dst.address[0] ^ (dst.address[1] * <uint64_t> 0x9E3779B97F4A7C15)) * <uint64_t> 0xFF51AFD7ED558CCD) >> 54)
+
+
+cdef Hop *hop_to(Hops *h, const Place *dst, uint64_t now) noexcept nogil:
+    """The next hop to an address; NULL: it is wanted."""
     cdef uint32_t place = hop_place(dst)
     cdef uint32_t i
     cdef Hop *one
     for i in range(TRIED):
         one = &h.known[(place + i) & (HOPS - 1)]
-        if one.dst == dst and now < one.until_ns:
+        if now < one.until_ns and is_place(&one.dst, dst):
             return one
     for i in range(<uint32_t> h.wanted_count):
-        if h.wanted[i] == dst:
+        if is_place(&h.wanted[i], dst):
             return NULL
     if h.wanted_count < WANTED:
-        h.wanted[h.wanted_count] = dst
+        h.wanted[h.wanted_count] = dst[0]
         h.wanted_count += 1
     return NULL
 
 
-cdef Hop *hop_for_new(Hops *h, uint32_t dst, uint64_t now) noexcept nogil:
+cdef Hop *hop_for_new(Hops *h, const Place *dst, uint64_t now) noexcept nogil:
     """Where the next hop to an address is to be written: over what was known of it, over one that is known no more, or over somebody's."""
     cdef uint32_t place = hop_place(dst)
     cdef uint32_t i
@@ -55,7 +69,7 @@ cdef Hop *hop_for_new(Hops *h, uint32_t dst, uint64_t now) noexcept nogil:
     cdef Hop *free_one = NULL
     for i in range(TRIED):
         one = &h.known[(place + i) & (HOPS - 1)]
-        if one.dst == dst:
+        if is_place(&one.dst, dst):
             return one
         if free_one == NULL and now >= one.until_ns:
             free_one = one
@@ -65,14 +79,16 @@ cdef Hop *hop_for_new(Hops *h, uint32_t dst, uint64_t now) noexcept nogil:
 cdef Hop *leaves_by(Hops *h, const Packet *packet, uint64_t now) noexcept nogil:
     """The next hop of a result that may leave by AF_XDP; NULL: it may not, or it is not known."""
     cdef const uint8_t *ip = packet.result
-    cdef uint32_t dst
+    cdef int version = ip[0] >> 4
+    cdef uint8_t protocol = ip[9] if version == 4 else ip[6]
+    cdef Place dst
     cdef Hop *hop
-    if packet.kind != PROTECTED or ip[0] >> 4 != 4 or ip[9] != IPPROTO_ESP and ip[9] != IPPROTO_AH:
+    if packet.kind != PROTECTED or protocol != IPPROTO_ESP and protocol != IPPROTO_AH:
         return NULL
-    if ip[4] == 0 and ip[5] == 0 and not ip[6] & 0x40:
+    if version == 4 and ip[4] == 0 and ip[5] == 0 and not ip[6] & 0x40:
         return NULL  # the kernel numbers it (raw(7)); with DF it needs none
-    memcpy(&dst, ip + 16, 4)
-    hop = hop_to(h, dst, now)
+    put_place(&dst, version, ip + (16 if version == 4 else 24))
+    hop = hop_to(h, &dst, now)
     if hop == NULL or packet.result_octets > hop.most or h.ways[hop.way].descriptor < 0:
         return NULL
     return hop

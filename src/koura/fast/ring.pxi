@@ -1,4 +1,4 @@
-# ESP over IPv4 from an AF_XDP socket: packets stand in frames that the kernel has filled, and are opened from there. AF_XDP; host.xdp.
+# ESP from an AF_XDP socket: packets stand in frames that the kernel has filled, and are opened from there. AF_XDP; host.xdp.
 
 DEF FRAMES = 4096
 DEF FRAME_OCTETS = 4096
@@ -51,8 +51,8 @@ cdef int take_frames(Io io, Ring *r, int most) noexcept nogil:
         if one.at >= <uint64_t> FRAMES * FRAME_OCTETS or one.octets < ETHERNET_OCTETS + IPV4_OCTETS:
             continue
         v.data, v.octets = r.frames + one.at + ETHERNET_OCTETS, one.octets - ETHERNET_OCTETS
-        octets = word_at(v, 2)
-        if octets < IPV4_OCTETS or octets > v.octets or not is_ipv4_right(v):
+        octets = word_at(v, 2) if octet_at(v, 0) >> 4 == 4 else <uint32_t> word_at(v, 4) + IPV6_OCTETS
+        if octets < IPV4_OCTETS or octets > v.octets or octet_at(v, 0) >> 4 == 4 and not is_ipv4_right(v):
             io.truncated += 1  # no kernel would have taken it either
             continue
         packets[count].data, packets[count].octets = <uint8_t *> v.data, octets  # without Ethernet's padding

@@ -13,14 +13,15 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from koura.address import is_link_local
 from koura.host import rtnetlink
 from koura.host.rtnetlink import RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWNEIGH, RTM_NEWROUTE, Interface, Neighbour, Rtnetlink
 
-GROUPS = 0x1 | 0x4 | 0x10 | 0x40 | 0x80  # RTMGRP_LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE
+GROUPS = 0x1 | 0x4 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 0x40000  # RTMGRP_LINK, NEIGH; IPV4_ and IPV6_IFADDR, ROUTE, RULE
 LIFE_NS = 4_000_000_000
 UNKNOWN_NS = 250_000_000  # nobody is there, or nobody said yet
 PER_SECOND = 256
-_IPV4 = b"\x08\x00"
+_KINDS = {4: b"\x08\x00", 16: b"\x86\xdd"}
 _SECOND_NS = 1_000_000_000
 
 
@@ -52,7 +53,9 @@ class NextHops:
         return self._changes.fileno()
 
     def find(self, destination: bytes, now_ns: int) -> Hop:
-        """The next hop to an IPv4 address. now_ns: of a clock that does not go back."""
+        """The next hop to an address. now_ns: of a clock that does not go back."""
+        if len(destination) == 16 and is_link_local(destination):
+            return Hop(LIFE_NS)
         if now_ns >= self._until_ns:
             self._until_ns, self._asked = now_ns + _SECOND_NS, 0
         self._asked += 1
@@ -77,7 +80,7 @@ class NextHops:
         if len(station) != 6 or len(link.station) != 6:
             return Hop(UNKNOWN_NS)
         octets = min(route.mtu_octets or link.mtu_octets, link.mtu_octets)
-        return Hop(LIFE_NS, self._ways[route.interface], station + link.station + _IPV4, octets)
+        return Hop(LIFE_NS, self._ways[route.interface], station + link.station + _KINDS[len(destination)], octets)
 
     def _link(self, index: int) -> Interface | None:
         if index not in self._links:

@@ -1,12 +1,13 @@
 """Raw ESP by AF_XDP: a packet for us is taken from its interface before the kernel's IP looks at it. bpf(2), AF_XDP, if_xdp.h.
 
-    interface -> a small program: IPv4, ESP, to an address of ours, whole, not too long?  yes -> ring in shared memory
-                                                                                          no  -> the kernel, as ever
+    interface -> a small program: IP, then ESP, to an address of ours, whole, not too long?  yes -> ring in shared memory
+                                                                                             no  -> the kernel, as ever
 
 A raw socket costs a packet the kernel's routing, netfilter, and a copy and a system call of its own; this costs one copy. The price: what
 the host's own netfilter rules say of ESP is not asked any more, and other packets of the interface are made linear for the program (super
 packets are copied once). So it is for interfaces that are named (`[host] xdp`). The program goes when its last descriptor is closed.
-Copies in the kernel's generic mode: it works on every kind of interface, and a veth has no other. Not here: IPv6, what is fragmented.
+Copies in the kernel's generic mode: it works on every kind of interface, and a veth has no other. Not here: what is fragmented or has IPv4
+options or IPv6 extension headers; link-local addresses, which say nothing without their interface.
 
 What is protected leaves by the same socket (Leaving), past the kernel's IP: to which neighbour, host.nexthops knows. A queue of an
 interface has one socket with one memory: frames that are filled first, behind them those that leave.
@@ -26,6 +27,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from koura.address import is_link_local
 from koura.errors import KouraError
 from koura.host.raw import SO_SNDBUFFORCE, widen
 
@@ -65,7 +67,7 @@ class Program:
 
     def __init__(self) -> None:
         self._ours_now: frozenset[bytes] = frozenset()
-        self._ours = _map(_HASH, 4, 1, _MOST_ADDRESSES)
+        self._ours = _map(_HASH, 20, 1, _MOST_ADDRESSES)
         self._links: list[int] = []
 
     def take(self, interface: str) -> list[Taken]:
@@ -91,7 +93,7 @@ class Program:
 
     def set_ours(self, addresses: frozenset[bytes]) -> None:
         """Take what goes to these, and to no others. Raises OSError."""
-        wanted = frozenset(one for one in addresses if len(one) == 4)
+        wanted = frozenset(struct.pack("=I16s", 4 if len(one) == 4 else 6, one) for one in addresses if not _is_of_a_link(one))
         for one in self._ours_now - wanted:
             _change(_MAP_DELETE, self._ours, one)
         for one in wanted - self._ours_now:
@@ -209,6 +211,11 @@ def _open(name: str, index: int, queue: int, *, receives: bool = True, sends: bo
     return Taken(name, end.detach(), memory, index, sends)
 
 
+def _is_of_a_link(address: bytes) -> bool:
+    """It says nothing without its interface."""
+    return len(address) == 16 and is_link_local(address)
+
+
 def _bind(end: socket.socket, address: bytes) -> None:
     """bind(2), for a family that Python does not know. Raises OSError."""
     if _libc().bind(end.fileno(), address, len(address)):
@@ -216,27 +223,41 @@ def _bind(end: socket.socket, address: bytes) -> None:
 
 
 def _program(ours: int, sockets: int) -> bytes:
-    """Its instructions. Every jump is to the last two: let the kernel have it."""
-    u32, u16, u8 = 0x61, 0x69, 0x71
-    code: list[tuple[int, int, int, int, int]] = [
+    """Its instructions: an address is looked up as its IP version and sixteen octets. Jumps name labels; "pass": let the kernel have it."""
+    u32, u16, u8, put, clear = 0x61, 0x69, 0x71, 0x63, 0x62
+    code: list[tuple[int, int, int, int | str, int] | str] = [
         (0xBF, 6, 1, 0, 0), (u32, 2, 1, 0, 0), (u32, 3, 1, 4, 0),  # r6: context, r2: begin, r3: end
-        (0xBF, 4, 2, 0, 0), (0x07, 4, 0, 0, 14 + 20 + 8), (0x2D, 4, 3, 0, 0),
-        (0xBF, 4, 2, 0, 0), (0x07, 4, 0, 0, LARGEST_OCTETS), (0xAD, 4, 3, 0, 0),
-        (u16, 0, 2, 12, 0), (0x55, 0, 0, 0, socket.htons(0x0800)),
-        (u8, 0, 2, 14, 0), (0x55, 0, 0, 0, 0x45),
-        (u16, 0, 2, 20, 0), (0x57, 0, 0, 0, socket.htons(0x3FFF)), (0x55, 0, 0, 0, 0),
-        (u8, 0, 2, 23, 0), (0x55, 0, 0, 0, socket.IPPROTO_ESP),
-        (u32, 0, 2, 30, 0), (0x63, 10, 0, -4, 0),
-        (0x18, 1, 1, 0, ours), (0, 0, 0, 0, 0), (0xBF, 2, 10, 0, 0), (0x07, 2, 0, 0, -4), (0x85, 0, 0, 0, 1), (0x15, 0, 0, 0, 0),
+        (0xBF, 4, 2, 0, 0), (0x07, 4, 0, 0, 14 + 20 + 8), (0x2D, 4, 3, "pass", 0),
+        (0xBF, 4, 2, 0, 0), (0x07, 4, 0, 0, LARGEST_OCTETS), (0xAD, 4, 3, "pass", 0),
+        (u16, 0, 2, 12, 0), (0x15, 0, 0, "IPv6", socket.htons(0x86DD)), (0x55, 0, 0, "pass", socket.htons(0x0800)),
+        (u8, 0, 2, 14, 0), (0x55, 0, 0, "pass", 0x45),
+        (u16, 0, 2, 20, 0), (0x57, 0, 0, 0, socket.htons(0x3FFF)), (0x55, 0, 0, "pass", 0),
+        (u8, 0, 2, 23, 0), (0x55, 0, 0, "pass", socket.IPPROTO_ESP),
+        (clear, 10, 0, -20, 4), (u32, 0, 2, 30, 0), (put, 10, 0, -16, 0),
+        (clear, 10, 0, -12, 0), (clear, 10, 0, -8, 0), (clear, 10, 0, -4, 0), (0x05, 0, 0, "known", 0),
+        "IPv6",
+        (0xBF, 4, 2, 0, 0), (0x07, 4, 0, 0, 14 + 40 + 8), (0x2D, 4, 3, "pass", 0),
+        (u8, 0, 2, 14, 0), (0x57, 0, 0, 0, 0xF0), (0x55, 0, 0, "pass", 0x60),
+        (u8, 0, 2, 20, 0), (0x55, 0, 0, "pass", socket.IPPROTO_ESP),
+        (clear, 10, 0, -20, 6),
+        (u32, 0, 2, 38, 0), (put, 10, 0, -16, 0), (u32, 0, 2, 42, 0), (put, 10, 0, -12, 0),
+        (u32, 0, 2, 46, 0), (put, 10, 0, -8, 0), (u32, 0, 2, 50, 0), (put, 10, 0, -4, 0),
+        "known",
+        (0x18, 1, 1, 0, ours), (0, 0, 0, 0, 0), (0xBF, 2, 10, 0, 0), (0x07, 2, 0, 0, -20), (0x85, 0, 0, 0, 1), (0x15, 0, 0, "pass", 0),
         (u32, 2, 6, 16, 0), (0x18, 1, 1, 0, sockets), (0, 0, 0, 0, 0), (0xB7, 3, 0, 0, _PASS), (0x85, 0, 0, 0, 51), (0x95, 0, 0, 0, 0),
+        "pass",
         (0xB7, 0, 0, 0, _PASS), (0x95, 0, 0, 0, 0),
     ]  # fmt: skip
-    last = len(code) - 2
+    labels: dict[str, int] = {}
+    instructions: list[tuple[int, int, int, int | str, int]] = []
+    for one in code:
+        if isinstance(one, str):
+            labels[one] = len(instructions)
+        else:
+            instructions.append(one)
     made = b""
-    for number, (operation, to, of, at, value) in enumerate(code):
-        offset = at
-        if operation in (0x2D, 0xAD, 0x55, 0x15):
-            offset = last - number - 1
+    for number, (operation, to, of, at, value) in enumerate(instructions):
+        offset = labels[at] - number - 1 if isinstance(at, str) else at
         made += struct.pack("=BBhi", operation, of << 4 | to, offset, value)
     return made
 

@@ -10,6 +10,7 @@ import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.packet import Raw
 
+from koura.address import parse
 from koura.entropy import Pooled
 from koura.fast import drivers
 from koura.host.nexthops import Hop, NextHops
@@ -36,6 +37,8 @@ add 192.0.2.1 192.0.2.2 esp 0x1001 -m tunnel {GCM};
 add 192.0.2.7 192.0.2.2 esp 0x1002 -m transport {GCM};
 spdadd 10.0.1.0/24 10.0.2.0/24 any -P out ipsec esp/tunnel/192.0.2.1-192.0.2.2/require;
 spdadd 192.0.2.7 192.0.2.2 any -P out ipsec esp/transport//require;
+add 2001:db8::1 2001:db8::2 esp 0x1003 -m tunnel {GCM};
+spdadd 10.0.6.0/24 10.0.2.0/24 any -P out ipsec esp/tunnel/2001:db8::1-2001:db8::2/require;
 """
 FIRST = FRAMES * FRAME_OCTETS
 
@@ -184,6 +187,28 @@ def test_what_the_kernel_must_number_is_the_raw_sockets(world: World) -> None:
     for fields, way in (({"id": 9}, (0, 1)), ({"id": 0}, (1, 0)), ({"id": 0, "flags": "DF"}, (0, 1))):
         world.send(**ends, **fields)
         assert (world.by_raw(), len(world.memory.took())) == way, fields
+
+
+def test_ipv6_leaves_behind_its_own_link_header(world: World) -> None:
+    link = LINK[:12] + b"\x86\xdd"
+    world.known.hop = Hop(60 * SECOND_NS, 0, link, 1500)
+    for _ in range(2):
+        world.send(src="10.0.6.1")
+        world.turn()
+    world.by_raw()
+    world.memory.took()
+    world.send(5, src="10.0.6.1")
+    frames = world.memory.took()
+    assert (len(frames), world.by_raw(), world.known.asked) == (5, 0, [parse("2001:db8::2")])
+    assert {frame[:14] for frame in frames} == {link}
+    assert world.opened([frame[14:] for frame in frames]) == 5
+
+
+def test_an_ipv4_address_is_no_ipv6_address_that_begins_alike(world: World) -> None:
+    world.known.hop = Hop(60 * SECOND_NS)
+    world.pump._io.put_hop(B + bytes(12), 60 * SECOND_NS, 0, LINK, 1500)
+    world.send()
+    assert (world.by_raw(), world.memory.took()) == (1, [])
 
 
 def test_a_way_is_known_for_a_while(world: World) -> None:

@@ -14,6 +14,7 @@ from koura.host.nexthops import LIFE_NS, PER_SECOND, UNKNOWN_NS, Hop, NextHops
 US, PEER, GATEWAY = b"\x02\0\0\0\0\1", b"\x02\0\0\0\0\2", b"\x02\0\0\0\0\3"
 NEAR, FAR, ELSEWHERE, LOCAL, SILENT = (parse(text) for text in ("192.0.2.2", "198.51.100.9", "203.0.113.1", "192.0.2.1", "192.0.2.7"))
 ROUTER = parse("192.0.2.3")
+NEAR6, FAR6, ROUTER6 = parse("2001:db8::2"), parse("2001:db8:9::9"), parse("fe80::3")
 OWN_TABLE, SECOND_NS = 19311, 1_000_000_000
 REACHABLE, FAILED = 0x02, 0x20
 
@@ -43,9 +44,10 @@ class Kernel:
     def __init__(self) -> None:
         self.routes = {
             NEAR: route(), FAR: route(gateway=ROUTER, mtu=1400), ELSEWHERE: route(interface=4), LOCAL: route(kind=2, interface=1),
-            SILENT: route(),
+            SILENT: route(), NEAR6: route(), FAR6: route(gateway=ROUTER6),
         }  # fmt: skip
         self.stations = {NEAR: neighbour(NEAR, PEER), ROUTER: neighbour(ROUTER, GATEWAY), SILENT: neighbour(SILENT, PEER, FAILED)}
+        self.stations |= {NEAR6: neighbour(NEAR6, PEER), ROUTER6: neighbour(ROUTER6, GATEWAY)}
         self.kind, self.flags, self.mtu = 1, 1, 1500
         self.marks: list[int] = []
         self._answers: list[bytes] = []
@@ -87,6 +89,9 @@ def test_a_neighbour_and_what_is_behind_a_gateway(made: Made) -> None:
     hops, kernel, _ = made
     assert hops.find(NEAR, 0) == Hop(LIFE_NS, 5, PEER + US + b"\x08\x00", 1500)
     assert hops.find(FAR, 0) == Hop(LIFE_NS, 5, GATEWAY + US + b"\x08\x00", 1400)
+    assert hops.find(NEAR6, 0) == Hop(LIFE_NS, 5, PEER + US + b"\x86\xdd", 1500)
+    assert hops.find(FAR6, 0) == Hop(LIFE_NS, 5, GATEWAY + US + b"\x86\xdd", 1500)
+    assert hops.find(ROUTER6, 0) == Hop(LIFE_NS), "of which link?"
     assert set(kernel.marks) == {0x4B6F}
 
 
