@@ -106,3 +106,7 @@ def test_frames_that_it_does_not_hold_and_an_interface_that_went_are_a_packet_so
         return driver(made) == "native, 64 frames a call; not by AF_XDP: its interface has gone since the start"
 
     made.until(is_by_packet_socket, "frames are the packet socket's")
+    with Control(made.daemons[1].directory) as control:
+        os.kill(int(str(control.ask("version")["engine"])), signal.SIGKILL)
+    made.until(lambda: driver(made) == "native, 64 frames a call", "the next engine does without the old interface")
+    made.answers(far, "-I", near)

@@ -336,6 +336,34 @@ def test_a_tunnel_routed_into_itself_drops_its_packets(site: Site) -> None:
         ip("-n", site.hosts[0], "route", "del", "192.0.2.2/32", "dev", "ipsec1")
 
 
+@pytest.mark.parametrize("fast", ["1", "0"])
+def test_interfaces_that_somebody_deletes_are_missed_and_let_go(tmp_path: Path, fast: str) -> None:
+    """Each engine says so once and reads what there is; a tunnel can be made anew."""
+    toml = tmp_path / "koura.toml"
+    toml.write_text("[host]\n[enc]\n" + _table(1, 100))
+    with ExitStack() as stack:
+        host = stack.enter_context(pair("kd"))[0]
+        prefix = ("ip", "netns", "exec", host, "env", f"KOURA_NO_FAST={'' if fast == '1' else '1'}")
+        daemon = stack.enter_context(Running(tmp_path / "koura", "-q", "-c", str(toml), prefix=prefix))
+        control = stack.enter_context(Control(daemon.directory))
+
+        def is_missed(times: int) -> bool:
+            return all(daemon.said.count(f"{name} was deleted by somebody else") == times for name in ("ipsec0", "koura0"))
+
+        for name in ("enc0", "ipsec0", "koura0"):
+            ip("-n", host, "link", "del", name)
+        until(lambda: is_missed(1), lambda: daemon.said)
+        os.kill(int(str(control.ask("version")["engine"])), signal.SIGKILL)
+        until(lambda: is_missed(2), lambda: daemon.said)
+        control.ask("tunnel-del", name="ipsec0")
+        control.ask("tunnel-add", name="ipsec0", reqid=100, local="192.0.2.1", remote="192.0.2.2")
+        ip("-n", host, "link", "show", "ipsec0")
+        drivers = control.ask("stat", json=True)["drivers"]
+        assert isinstance(drivers, dict) and "ipsec0" in drivers
+        assert control.ask("version")["restarts"] == 1, daemon.said
+        assert is_missed(2), daemon.said
+
+
 def test_what_cannot_be_is_refused_in_one_line(site: Site) -> None:
     ends = ("--local", "192.0.2.1", "--remote", "192.0.2.2")
     for words, said in (

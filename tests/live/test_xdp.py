@@ -134,6 +134,10 @@ def test_what_leaves_follows_its_neighbour_its_route_and_its_interface(tmp_path:
             run(host, "ip", "addr", "add", f"192.0.2.{number}/24", "dev", "v0")
             run(host, "ip", "link", "set", "v0", "up")
         answers(hosts, tmp_path)
+        with Control(tmp_path / "1") as control:  # the next engine does without the interface that was deleted
+            os.kill(int(str(control.ask("version")["engine"])), signal.SIGKILL)
+            answers(hosts, tmp_path)
+            assert control.ask("version")["restarts"] == 1
 
 
 @pytest.mark.skipif(bool(no_xdp()), reason=no_xdp())

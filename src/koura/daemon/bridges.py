@@ -7,7 +7,7 @@ from functools import partial
 from itertools import groupby
 from typing import Any
 
-from koura.daemon.ends import End, Kind
+from koura.daemon.ends import End, Kind, still_there
 from koura.fast import drivers
 from koura.host import xdp
 from koura.host.bridge import Side
@@ -95,7 +95,7 @@ def _pairs(opened: tuple[End, ...]) -> Iterable[Pair]:
         ends = {end.kind: end for end in both}
         inside, outside = ends[Kind.INSIDE], ends[Kind.OUTSIDE]
         leaving = ends.get(Kind.LEAVING)
-        rings = xdp.leaving(xdp.Taken(leaving.name, leaving.descriptor, leaving.memory)) if leaving is not None else None
+        rings = still_there(xdp.leaving, leaving) if leaving is not None else None
         yield Pair(_side(inside), _side(outside), frozenset(inside.own), inside.passes_control, leaving=rings)
 
 

@@ -6,15 +6,18 @@ An End is a descriptor with what it is; the engine inherits it by fork and makes
 import errno
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
+from typing import TypeVar
 
 from koura.attachment import Attachment
 from koura.fast import drivers
 from koura.host import ethernet, nexthops, packet, raw, routes, rtnetlink, tun, udp, udpcopy, xdp
 from koura.host.nexthops import NextHops
 from koura.host.pump import Ends
+
+T = TypeVar("T")
 
 
 class Kind(Enum):
@@ -200,7 +203,8 @@ def attach(ends: tuple[End, ...]) -> Ends:
         if end.kind is Kind.QUEUE:
             continue
         if end.kind is Kind.XDP:
-            rings.append(xdp.rings(xdp.Taken(end.name, end.descriptor, end.memory, end.number, end.sends)))
+            mapped = still_there(xdp.rings, end)
+            rings += [mapped] if mapped is not None else []
             continue
         if end.kind is Kind.TUN:
             protected = tun.Tun(end.name, end.descriptor, has_headers=end.is_native)
@@ -232,6 +236,16 @@ def attach(ends: tuple[End, ...]) -> Ends:
         protected, unprotected, leaving, dict(ports), frozenset(), descriptors, dict(native), native_esp, more_queues, tuple(rings),
         next_hops,
     )  # fmt: skip
+
+
+def still_there(mapping: Callable[[xdp.Taken], T], end: End) -> T | None:
+    """What an AF_XDP socket shows; None if its interface was deleted: then others serve what is there in its place. Raises OSError."""
+    try:
+        return mapping(xdp.Taken(end.name, end.descriptor, end.memory, end.number, end.sends))
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return None
 
 
 def _next_hops(rings: list[xdp.Rings], routing: socket.socket | None, changes: socket.socket | None) -> NextHops | None:

@@ -223,6 +223,7 @@ class Engine:
             self._packets = moving = make(self._loop, life.stack, self._clock, self._ends, lambda events: self._tell([], events))
             moving.pump.watcher = Watcher(life.taps, life.verbs.filters)
             if isinstance(moving, Packets):
+                moving.log = life.inner.log = self._log
                 life.inner.begin(moving.pump)
             life.verbs.drivers = lambda: {**moving.drivers(), **life.inner.drivers()}
             life.verbs.attachments = lambda: {**moving.losses(), **life.inner.losses()}
@@ -255,11 +256,14 @@ class Engine:
         elif said["do"] == "tunnel":
             failed = self._alive.inner.add(said, descriptors)
             if failed:
-                self._tell([Record(Kind.LOG, syslog.LOG_ERR, failed.encode())])
+                self._log(failed)
         elif said["do"] == "tunnel-gone":
             self._alive.inner.remove(said["name"])
 
     # -- what it says --------------------------------------------------------------------------------------------------
+
+    def _log(self, line: str) -> None:
+        self._tell([Record(Kind.LOG, syslog.LOG_ERR, line.encode())])
 
     def _tell(self, first: Iterable[Record], events: Iterable[Event] = ()) -> None:
         """One step: the answer, what is to be kept, messages for clients."""

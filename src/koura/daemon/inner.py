@@ -16,6 +16,7 @@ from typing import Any
 from koura import address
 from koura.address import Prefix
 from koura.errors import Refused
+from koura.host import tun
 from koura.host.clock import Clock
 from koura.host.fastpump import FastPump, Refer
 from koura.host.loop import Loop
@@ -42,6 +43,7 @@ class _Tunnel:
     origin: Origin
     outer: bytes  # addresses as they stand in an outer header
     number: int = 0
+    is_deleted: bool = False
 
 
 class Inner:
@@ -55,6 +57,7 @@ class Inner:
         self._tunnels: dict[str, _Tunnel] = {}
         self._by_ends: dict[Ends, _Tunnel] = {}
         self._pump: Pump | None = None
+        self.log: Callable[[str], None] = lambda _line: None
 
     def begin(self, pump: Pump) -> None:
         """Packets may be read: by way of this pump."""
@@ -89,12 +92,20 @@ class Inner:
     def _watch(self, tunnel: _Tunnel) -> None:
         pump = self._pump
         if not tunnel.is_native:
-            self._loop.watch(tunnel.device.fileno(), lambda _events: self._ready(tunnel))
+            tun.watch(self._loop, tunnel.device.fileno(), lambda _events: self._ready(tunnel), partial(self._gone, tunnel))
             return
         assert isinstance(pump, FastPump)
         tunnel.number = pump.use_outlet(tunnel.origin, tunnel.descriptors)
         for queue, descriptor in enumerate(tunnel.descriptors):
-            self._loop.watch(descriptor, partial(_queue, pump, tunnel.number, queue, partial(self._refer, tunnel)))
+            ready = partial(_queue, pump, tunnel.number, queue, partial(self._refer, tunnel))
+            tun.watch(self._loop, descriptor, ready, partial(self._gone, tunnel))
+
+    def _gone(self, tunnel: _Tunnel) -> None:
+        """Somebody deleted the interface; its policies stay, so that nothing takes another way."""
+        name = tunnel.device.name
+        if not tunnel.is_deleted:
+            tunnel.is_deleted = True
+            self.log(f"{name} was deleted by somebody else: nothing passes there until koura tunnel del {name}, and add")
 
     def remove(self, name: str) -> None:
         """One goes; the others do not notice."""

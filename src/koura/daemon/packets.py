@@ -9,11 +9,12 @@ from koura import address
 from koura.attachment import Attachment
 from koura.daemon import ends
 from koura.daemon.ends import End
-from koura.host import udpcopy
+from koura.host import tun, udpcopy
 from koura.host.clock import Clock
 from koura.host.fastpump import FastPump
 from koura.host.loop import Loop
 from koura.host.pump import Pump, Sender
+from koura.host.tun import Tun
 from koura.moment import Moment
 from koura.notices import LocalAddresses, PathMtu
 from koura.stack import Stack
@@ -33,7 +34,8 @@ class Packets:
         self.pump = Pump(stack, clock, self._ends, tell) if not opened[0].is_native else FastPump(stack, clock, self._ends, tell)
         self._arrivals: dict[int, Callable[[int], None]] = {}
         self._loop = loop
-        self._has_begun = False
+        self._has_begun = self._is_deleted = False
+        self.log: Callable[[str], None] = lambda _line: None
 
     def begin(self) -> None:
         """Read packets from now on: every policy of the start is there. Until then they wait in the kernel."""
@@ -44,7 +46,7 @@ class Packets:
         if isinstance(self.pump, FastPump):
             loop.poll_by(self.pump.poll)
             for number, descriptor in enumerate(self._ends.more_queues, 1):
-                loop.watch(descriptor, partial(_queue, self.pump, number))
+                tun.watch(loop, descriptor, partial(_queue, self.pump, number), self._gone)
             if self._ends.next_hops is not None:
                 loop.watch(self._ends.next_hops.fileno(), self.pump.hops_changed)
             for number, ring in enumerate(self._ends.rings):
@@ -57,9 +59,18 @@ class Packets:
             if isinstance(one, udpcopy.Copies4 | udpcopy.Copies6):
                 one.is_wanted = self._stack.encapsulates
             self._arrivals[one.fileno()] = partial(_arrived, self.pump, one)
-        loop.watch(self._ends.protected.fileno(), self.pump.outbound_ready)
+        if isinstance(self._ends.protected, Tun):
+            tun.watch(loop, self._ends.protected.fileno(), self.pump.outbound_ready, self._gone)
+        else:
+            loop.watch(self._ends.protected.fileno(), self.pump.outbound_ready)
         for descriptor, arrived in self._arrivals.items():
             loop.watch(descriptor, arrived)
+
+    def _gone(self) -> None:
+        """Somebody deleted the interface; its blackholes stay."""
+        if not self._is_deleted:
+            self._is_deleted = True
+            self.log(f"{self._ends.protected.name} was deleted by somebody else: nothing passes until koura down, and up")
 
     def drain(self) -> None:
         """What has arrived by now is received before whatever comes next: an SA that is deleted opens its last packets first."""

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from koura.client.tap import HEAD
 from koura.daemon.filters import Filters
+from koura.host import tun
 from koura.host.enc import Interface
 from koura.host.loop import Loop
 from koura.stack import Stack
@@ -63,10 +64,10 @@ class Taps:
         except OSError:
             self._gone(capture)  # who asked has gone already
 
-    def interface(self, name: str, tun: int, sender: int) -> None:
+    def interface(self, name: str, device: int, sender: int) -> None:
         """enc0 is there."""
-        self._enc = Interface(name, tun, sender)
-        self._loop.watch(self._enc.fileno(), self._enc.discard)
+        self._enc = Interface(name, device, sender)
+        tun.watch(self._loop, self._enc.fileno(), self._enc.discard, lambda: None)  # captures there have ended with it
 
     def listening(self, is_watched: bool) -> None:
         """Whether somebody looks at enc0."""

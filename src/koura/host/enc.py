@@ -11,7 +11,7 @@ import os
 import socket
 from pathlib import Path
 
-from pyroute2 import IPRoute
+from pyroute2 import IPRoute, NetlinkError
 
 from koura.host import tun
 
@@ -54,7 +54,11 @@ class Watch:
         return self.look()
 
     def look(self) -> bool:
-        links = self._netlink.get_links(self._index)
+        """False also for an interface that somebody has deleted."""
+        try:
+            links = self._netlink.get_links(self._index)
+        except NetlinkError:
+            return False
         return bool(links and links[0].get_attr("IFLA_PROMISCUITY")) or self.is_listened_to()
 
     def is_listened_to(self) -> bool:

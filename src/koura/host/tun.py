@@ -8,10 +8,12 @@ import errno
 import fcntl
 import os
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from koura.attachment import BURST, Losses
+from koura.host.loop import READ, Loop, Ready
 
 DEVICE = "/dev/net/tun"
 IFF_TUN, IFF_NO_PI, IFF_MULTI_QUEUE = 0x0001, 0x1000, 0x0100
@@ -79,6 +81,22 @@ def open_queues(name: str, *, is_persistent: bool = False, is_native: bool = Fal
             os.close(descriptor)
         raise
     return found
+
+
+def watch(loop: Loop, descriptor: int, ready: Ready, gone: Callable[[], None]) -> None:
+    """Call `ready` when one of its queues has packets.
+
+    When somebody deletes the interface, its descriptors are in error for ever: such a one is watched no longer, and `gone` is called.
+    """
+
+    def happened(events: int) -> None:
+        if events & READ:
+            ready(events)
+        else:
+            loop.forget(descriptor)
+            gone()
+
+    loop.watch(descriptor, happened)
 
 
 class Tun:
