@@ -56,7 +56,7 @@ class StatusConfig:
 class HostConfig:
     """Host and gateway mode: a TUN with routes, raw sockets and UDP ports. addresses: (packed, prefix length) of the TUN.
 
-    xdp: interfaces whose raw ESP over IPv4 is taken by AF_XDP (host.xdp). passes_control: what keeps a link going is left alone.
+    xdp: interfaces whose raw ESP comes and goes by AF_XDP (host.xdp). passes_control: what keeps a link going is left alone.
     """
 
     interface: str = "koura0"
