@@ -14,6 +14,7 @@ from koura.settings import DAEMON, Settings
 
 STATUS_GROUP = "koura"
 DEVICES = ("auto", "tun", "veth")
+MTU_OCTETS = 1400  # of our interfaces: what is added on links of 1500 has room, and a full-sized packet need not be cut
 
 
 class BadConfig(KouraError):
@@ -60,7 +61,7 @@ class HostConfig:
     """
 
     interface: str = "koura0"
-    mtu_octets: int = 1500
+    mtu_octets: int = MTU_OCTETS
     addresses: tuple[tuple[bytes, int], ...] = ()
     ports: tuple[int, ...] = (4500,)
     has_guard: bool = True
@@ -74,7 +75,7 @@ class RootlessConfig:
 
     interface: str = "koura0"
     device: str = "auto"
-    mtu_octets: int = 1500
+    mtu_octets: int = MTU_OCTETS
     addresses: tuple[tuple[bytes, int], ...] = ()
     port: int = 4500
     keepalive_s: int = 20  # RFC 3948 §4: whoever is in a pod or at home is behind a NAT
@@ -89,7 +90,7 @@ class TunnelConfig:
     local: bytes
     remote: bytes
     addresses: tuple[tuple[bytes, int], ...] = ()
-    mtu_octets: int = 1400
+    mtu_octets: int = MTU_OCTETS
 
 
 @dataclass(frozen=True, slots=True)

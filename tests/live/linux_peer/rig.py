@@ -140,7 +140,7 @@ def running(folder: Path, cases: Sequence[Case], *, sysctls: Sequence[str] = ())
         _set_up(peer, cases)
         script, toml = folder / "setkey.conf", folder / "koura.toml"
         script.write_text("".join(matrix.setkey(case) for case in cases))
-        toml.write_text("[host]\n")
+        toml.write_text("[host]\nmtu = 1500\n")
         options = ("-f", str(script), "-c", str(toml), "-q", "-o", "net.koura.weak_crypto=1")
         tunables = [word for text in sysctls for word in ("-o", text)]
         daemon = Running(folder / "koura", *options, *tunables, prefix=("ip", "netns", "exec", namespace))
