@@ -127,3 +127,13 @@ def test_a_guard_that_is_not_wanted_any_more_does_not_stay(host: str, tmp_path: 
         with Running(tmp_path / "s", "-c", str(tmp_path / "koura.toml"), "--no-inbound-guard", prefix=prefix):
             assert left(host) == ["interface", "rule"]
     assert left(host) == []
+
+
+@pytest.mark.parametrize(("link", "octets"), [(1500, 1400), (1450, 1350), (1300, 1280), (9000, 1400)])
+def test_the_interface_is_made_to_fit_the_link_of_the_default_route(host: str, tmp_path: Path, link: int, octets: int) -> None:
+    for line in (f"link set v0 mtu {link}", "route add default via 192.0.2.2"):
+        said(host, "ip", *line.split())
+    for line, wanted in (("[host]\n", octets), ("[host]\nmtu = 1500\n", 1500)):
+        (tmp_path / "koura.toml").write_text(line)
+        with Running(tmp_path / "s", "-c", str(tmp_path / "koura.toml"), prefix=("ip", "netns", "exec", host)):
+            assert f"mtu {wanted} " in said(host, "ip", "link", "show", "koura0")

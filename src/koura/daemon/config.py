@@ -15,6 +15,8 @@ from koura.settings import DAEMON, Settings
 STATUS_GROUP = "koura"
 DEVICES = ("auto", "tun", "veth")
 MTU_OCTETS = 1400  # of our interfaces: what is added on links of 1500 has room, and a full-sized packet need not be cut
+MOST_ADDED = 100  # octets: outer header, UDP, ESP, IV, padding, ICV
+LEAST_MTU = 1280  # IPv6 is off below it
 
 
 class BadConfig(KouraError):
@@ -53,15 +55,21 @@ class StatusConfig:
     group: str = ""
 
 
+def fitting(link_octets: int) -> int:
+    """The MTU of the TUN where none is given: packets of this size fit a link of that one once they are protected."""
+    return max(LEAST_MTU, min(MTU_OCTETS, link_octets - MOST_ADDED))
+
+
 @dataclass(frozen=True, slots=True)
 class HostConfig:
     """Host and gateway mode: a TUN with routes, raw sockets and UDP ports. addresses: (packed, prefix length) of the TUN.
 
+    mtu_octets: 0: what fits the link, see `fitting`.
     xdp: interfaces whose raw ESP comes and goes by AF_XDP (host.xdp). passes_control: what keeps a link going is left alone.
     """
 
     interface: str = "koura0"
-    mtu_octets: int = MTU_OCTETS
+    mtu_octets: int = 0
     addresses: tuple[tuple[bytes, int], ...] = ()
     ports: tuple[int, ...] = (4500,)
     has_guard: bool = True

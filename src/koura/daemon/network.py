@@ -20,7 +20,7 @@ from koura import address
 from koura.address import Prefix
 from koura.daemon import closed, codec, ends, site
 from koura.daemon.closed import Closed
-from koura.daemon.config import HostConfig
+from koura.daemon.config import HostConfig, fitting
 from koura.daemon.destinations import Destinations
 from koura.daemon.ends import End
 from koura.daemon.guarding import Guarding
@@ -95,11 +95,12 @@ class Network:
         try:
             self.ends = (*ends.open_host(config.interface, config.ports, routes.MARK), *self._rings())
             self._routes = self._host = table = routes.Routes(config.interface)
-            table.raise_interface(config.mtu_octets, config.addresses)
+            mtu_octets = config.mtu_octets or fitting(table.mtus([b""])[b""])
+            table.raise_interface(mtu_octets, config.addresses)
             if ends.is_native():
                 self._supers = supers = Supers()
                 self._loop.watch(supers.fileno(), lambda _events: supers.drain())
-                self.fit(table.index, config.mtu_octets)
+                self.fit(table.index, mtu_octets)
             self.is_adopted = table.adopt()
             table.add_rules()
             if config.has_guard and guard.is_standing():
