@@ -12,6 +12,7 @@ import pytest
 from koura.client.control import Control
 from koura.daemon.ends import is_fast
 from koura.daemon.launch import Running
+from koura.host import xdp
 from koura.host.xdp import NoXdp, Program
 from tests.live.kit.namespaces import pair, why_not
 from tests.live.test_host import ONE, SAS, TWO, _policies, run
@@ -147,6 +148,25 @@ def test_the_program_goes_with_the_daemon(tmp_path: Path) -> None:
         with Running(tmp_path / "d", "-c", str(tmp_path / "k.toml"), prefix=("ip", "netns", "exec", hosts[0])):
             assert "xdp" in run(hosts[0], "ip", "link", "show", "v0")
         assert "xdp" not in run(hosts[0], "ip", "link", "show", "v0")
+
+
+@pytest.mark.skipif(bool(no_xdp()), reason=no_xdp())
+def test_one_interface_that_cannot_have_it_takes_it_from_no_other(tmp_path: Path) -> None:
+    """An ESP packet that a program hands to nobody would be lost."""
+    with daemons(tmp_path, 'v0", "absent0') as hosts:
+        answers(hosts, tmp_path)
+        assert counts(tmp_path)[1]["received"] > 0
+
+
+@pytest.mark.skipif(bool(no_xdp()), reason=no_xdp())
+def test_an_interface_with_more_queues_than_there_is_room_for_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(xdp, "queues_of", lambda _interface: xdp.MOST_SOCKETS + 1)
+    program = Program()
+    try:
+        with pytest.raises(NoXdp, match=r"AF_XDP on v0: it has 9 queues, and room is for 8 of 8 \(ethtool -L v0 combined N\)"):
+            program.take("v0")
+    finally:
+        program.close()
 
 
 def test_where_it_cannot_be_had_raw_sockets_serve(tmp_path: Path) -> None:

@@ -133,14 +133,21 @@ def queues(interface: str, descriptors: list[int], is_native: bool) -> tuple[End
     return tuple(End(kind, interface, one, number, is_native) for number, (kind, one) in enumerate(zip(kinds, descriptors, strict=True)))
 
 
-def open_rings(program: xdp.Program, interfaces: tuple[str, ...]) -> tuple[End, ...]:
-    """AF_XDP sockets on these, where native I/O can read and write them, and what says where to. Raises NoXdp, OSError."""
+def open_rings(program: xdp.Program, interfaces: tuple[str, ...], warn: Callable[[str], None]) -> tuple[End, ...]:
+    """AF_XDP sockets on these, where native I/O can read and write them, and what says where to. Raises OSError.
+
+    Of an interface that cannot have them, `warn` is told why.
+    """
     if not is_native():
         return ()
-    found = [
-        End(Kind.XDP, one.name, one.descriptor, one.index, True, memory=one.memory, sends=one.sends)
-        for interface in interfaces for one in program.take(interface)
-    ]  # fmt: skip
+    found: list[End] = []
+    for interface in interfaces:
+        try:
+            taken = program.take(interface)
+        except xdp.NoXdp as error:
+            warn(str(error))
+            continue
+        found += [End(Kind.XDP, one.name, one.descriptor, one.index, True, memory=one.memory, sends=one.sends) for one in taken]
     for kind, groups in ((Kind.ROUTING, 0), (Kind.CHANGES, nexthops.GROUPS)):
         found.append(End(kind, kind.value, rtnetlink.listener(groups).detach()))
     return tuple(found)

@@ -147,14 +147,18 @@ class Network:
 
     def _rings(self) -> tuple[End, ...]:
         """AF_XDP on the interfaces that want it; where it cannot be had, raw sockets serve them as all others."""
-        try:
-            if not self._config.xdp:
-                return ()
-            self._program = Program()
-            return ends.open_rings(self._program, self._config.xdp)
-        except NoXdp as error:
-            self._log(syslog.LOG_WARNING, f"{error}; raw sockets serve it")
+
+        def warn(why: str) -> None:
+            self._log(syslog.LOG_WARNING, f"{why}; raw sockets serve it")
+
+        if not self._config.xdp:
             return ()
+        try:
+            self._program = Program()
+        except NoXdp as error:
+            warn(str(error))
+            return ()
+        return ends.open_rings(self._program, self._config.xdp, warn)
 
     def settle(self) -> None:
         """The file is loaded: packets are read, and of what an earlier daemon left only what is wanted stays. Until now it all stood."""

@@ -38,7 +38,8 @@ _RX_AT, _TX_AT, _FILL_AT, _DONE_AT = 0, 0x8000_0000, 0x1_0000_0000, 0x1_8000_000
 _MAP_CREATE, _MAP_UPDATE, _MAP_DELETE, _PROG_LOAD, _LINK_CREATE = 0, 2, 3, 5, 28
 _HASH, _XSKMAP, _PROG_XDP, _ATTACH_XDP, _SKB_MODE = 1, 17, 6, 37, 2
 _BPF = {"x86_64": 321, "aarch64": 280}
-_MOST_ADDRESSES, _MOST_QUEUES = 1024, 64
+_MOST_ADDRESSES = 1024
+MOST_SOCKETS = 8  # of one daemon: fast/_io.pxd, RINGS
 FRAMES, FRAME_OCTETS = 4096, 4096
 LEAVING_FRAMES = 2048
 BUSY_TRIES, BUSY_S = 20, 0.05
@@ -69,20 +70,26 @@ class Program:
         self._ours_now: frozenset[bytes] = frozenset()
         self._ours = _map(_HASH, 20, 1, _MOST_ADDRESSES)
         self._links: list[int] = []
+        self._left = MOST_SOCKETS
 
     def take(self, interface: str) -> list[Taken]:
         """Put it on an interface: a socket for each of its queues. Raises NoXdp."""
         taken: list[Taken] = []
-        queues = len(list(Path("/sys/class/net", interface, "queues").glob("rx-*")))
+        queues = queues_of(interface)
+        if queues > self._left:
+            room = f"room is for {self._left} of {MOST_SOCKETS} (ethtool -L {interface} combined N)"
+            raise NoXdp(f"AF_XDP on {interface}: it has {queues} queues, and {room}")
+        self._left -= queues
         try:
             index = socket.if_nametoindex(interface)
-            sockets = _map(_XSKMAP, 4, 4, _MOST_QUEUES)
-            for queue in range(min(queues, _MOST_QUEUES)):
+            sockets = _map(_XSKMAP, 4, 4, MOST_SOCKETS)
+            for queue in range(queues):
                 taken.append(_open(f"xdp/{interface}/{queue}", index, queue, sends=not queue))
                 _change(_MAP_UPDATE, sockets, struct.pack("=I", queue), struct.pack("=I", taken[-1].descriptor))
             program = _load(_program(self._ours, sockets))
             self._links.append(_bpf(_LINK_CREATE, struct.pack("=IIII", program, index, _ATTACH_XDP, _SKB_MODE)))
         except OSError as error:
+            self._left += queues
             for one in taken:
                 os.close(one.descriptor)
                 os.close(one.memory)
@@ -137,6 +144,11 @@ class Rings:
     places: tuple[int, int, int, int, int, int]  # producer, consumer, entries: of `filled`, of `received`
     interface: int
     leaving: Leaving | None
+
+
+def queues_of(interface: str) -> int:
+    """How many queues it receives by; 0: it is not there."""
+    return len(list(Path("/sys/class/net", interface, "queues").glob("rx-*")))
 
 
 def open_leaving(name: str) -> Taken:
