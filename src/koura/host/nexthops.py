@@ -8,7 +8,6 @@ all else, and for what would be too much to ask, the answer is that the kernel i
 (fast/hops.pxi).
 """
 
-import errno
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -90,17 +89,8 @@ class NextHops:
     def drain(self) -> bool:
         """Read what changed; whether what was found is to be forgotten. What was too much to be told counts as such."""
         is_over = False
-        for _ in range(rtnetlink.MOST_PARTS):
-            try:
-                octets = self._changes.recv(rtnetlink.PART_OCTETS)
-            except BlockingIOError:
-                break
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
-                is_over = True
-                continue
-            is_over = is_over or any(self._matters(kind, part) for kind, _, part in rtnetlink.messages(octets))
+        for kind, part in rtnetlink.told(self._changes):
+            is_over = is_over or self._matters(kind, part)
         if is_over:
             self._neighbours.clear()
             self._links.clear()

@@ -12,16 +12,14 @@ in clear leaves with our mark.
 
 import socket
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from pyroute2 import IPRoute, NetlinkError
 
 from koura.address import Prefix, parse, show
 from koura.host import rtnetlink
 from koura.host.rtnetlink import RTM_F_FIB_MATCH, RTN_BLACKHOLE, Changes, Rtnetlink
-from koura.host.tun import keep_addresses
+from koura.host.tun import keep_addresses, set_ipv6
 
 MARK = 0x4B6F
 TABLE = 19311
@@ -267,10 +265,7 @@ class Routes:
 
 def _quieten(interface: str) -> None:
     """Nobody is on this link: no link-local address, no router solicitations, which would be sent on as if they were the host's own."""
-    for name, value in (("addr_gen_mode", "1"), ("router_solicitations", "0"), ("accept_ra", "0")):
-        file = Path("/proc/sys/net/ipv6/conf", interface, name)
-        with suppress(OSError):  # without IPv6, or where /proc/sys is read-only
-            file.write_text(value)
+    set_ipv6(interface, addr_gen_mode=1, router_solicitations=0, accept_ra=0)
 
 
 _FAR = {4: parse("198.51.100.1"), 16: parse("2001:db8::1")}

@@ -37,6 +37,7 @@ RTM_F_FIB_MATCH = 0x2000
 PART_OCTETS = 1 << 16
 RECEIVE_OCTETS = 1 << 20
 BATCH = 64  # requests whose answers surely have room in our socket
+TOO_MUCH = -1  # in place of a message's type
 MOST_PARTS = 256  # read in one go of what changed
 GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # RTMGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE
 _FAMILIES = {4: socket.AF_INET, 16: socket.AF_INET6}
@@ -93,7 +94,7 @@ def delete(dst: Prefix, table: int, *, interface: int = 0, blackhole_metric: int
 def tune_link(interface: int, kind: int, value: int) -> bytes:
     """The request that sets a number (IFLA_...) of an interface."""
     body = _LINK.pack(socket.AF_UNSPEC, 0, interface, 0, 0) + _attribute(kind, _U32.pack(value))
-    return _HEADER.pack(_HEADER.size + len(body), RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK, 0, 0) + body
+    return _message(RTM_NEWLINK, NLM_F_ACK, body)
 
 
 def _request(kind: int, flags: int, dst: Prefix, table: int, interface: int, source: bytes, metric: int) -> bytes:
@@ -108,7 +109,11 @@ def _request(kind: int, flags: int, dst: Prefix, table: int, interface: int, sou
     body += _attribute(RTA_OIF, _U32.pack(interface)) if interface else b""
     body += _attribute(RTA_PREFSRC, source) if source else b""
     body += _attribute(RTA_PRIORITY, _U32.pack(metric)) if metric else b""
-    return _HEADER.pack(_HEADER.size + len(body), kind, NLM_F_REQUEST | NLM_F_ACK | flags, 0, 0) + body
+    return _message(kind, NLM_F_ACK | flags, body)
+
+
+def _message(kind: int, flags: int, body: bytes, number: int = 0) -> bytes:
+    return _HEADER.pack(_HEADER.size + len(body), kind, NLM_F_REQUEST | flags, number, 0) + body
 
 
 class Rtnetlink:
@@ -155,8 +160,7 @@ class Rtnetlink:
     def dump(self, kind: int, body: bytes) -> list[bytes]:
         """All that there is of something; nothing, if the kernel does not know such things. Raises OSError if it cannot ask."""
         self._sequence += 1
-        flags = NLM_F_REQUEST | NLM_F_DUMP
-        self._ask.send(_HEADER.pack(_HEADER.size + len(body), kind, flags, self._sequence, 0) + body)
+        self._ask.send(_message(kind, NLM_F_DUMP, body, self._sequence))
         found: list[bytes] = []
         while True:
             for answered, number, part in messages(self._ask.recv(PART_OCTETS)):
@@ -169,7 +173,7 @@ class Rtnetlink:
     def _one(self, kind: int, expected: int, body: bytes) -> bytes | None:
         """What one question is answered with; None: with an error."""
         self._sequence += 1
-        self._ask.send(_HEADER.pack(_HEADER.size + len(body), kind, NLM_F_REQUEST, self._sequence, 0) + body)
+        self._ask.send(_message(kind, 0, body, self._sequence))
         while True:
             for answered, number, part in messages(self._ask.recv(PART_OCTETS)):
                 if number == self._sequence:
@@ -208,19 +212,28 @@ class Changes:
     def drain(self, table: int) -> bool:
         """Read what changed; whether any of it is more than routes of this table. What was too much to be told counts as such."""
         matters = False
-        for _ in range(MOST_PARTS):
-            try:
-                octets = self._socket.recv(PART_OCTETS)
-            except BlockingIOError:
-                break
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
-                matters = True
-                continue
-            for kind, _number, part in messages(octets):
-                matters = matters or kind not in (RTM_NEWROUTE, RTM_DELROUTE) or table_of(part) != table
+        for kind, part in told(self._socket):
+            matters = matters or kind not in (RTM_NEWROUTE, RTM_DELROUTE) or table_of(part) != table
         return matters
+
+
+def told(end: socket.socket) -> Iterator[tuple[int, bytes]]:
+    """What a listener that does not wait has heard by now, the first MOST_PARTS datagrams of it: types and bodies.
+
+    TOO_MUCH, without a body: the kernel had more to tell than there was room for.
+    """
+    for _ in range(MOST_PARTS):
+        try:
+            octets = end.recv(PART_OCTETS)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            yield TOO_MUCH, b""
+            continue
+        for kind, _number, part in messages(octets):
+            yield kind, part
 
 
 def table_of(route: bytes) -> int:

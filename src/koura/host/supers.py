@@ -5,13 +5,12 @@ much as a train costs. But what a host forwards comes in super packets of others
 cuts itself, packet by packet: so where anything is forwarded, all stays as the kernel has it. Who forwards the kernel tells (netconf).
 """
 
-import errno
 import socket
 import struct
 from collections.abc import Iterable
 
 from koura.host import rtnetlink
-from koura.host.rtnetlink import PART_OCTETS, Rtnetlink
+from koura.host.rtnetlink import Rtnetlink
 
 RTM_NEWNETCONF, RTM_DELNETCONF, RTM_GETNETCONF = 80, 81, 82
 NETCONFA_IFINDEX, NETCONFA_FORWARDING = 1, 2
@@ -71,17 +70,10 @@ class Supers:
     def drain(self) -> None:
         """Read what changed, and make it so. What was too much to be told is asked for."""
         before = self.is_forwarding
-        for _ in range(rtnetlink.MOST_PARTS):
-            try:
-                octets = self._told.recv(PART_OCTETS)
-            except BlockingIOError:
-                break
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
+        for kind, part in rtnetlink.told(self._told):
+            if kind == rtnetlink.TOO_MUCH:
                 self._look()
-                continue
-            for kind, _, part in rtnetlink.messages(octets):
+            else:
                 self._note(kind, part)
         if self.is_forwarding != before:
             self._set(self._mtus)

@@ -41,8 +41,14 @@ def create(name: str, *, is_persistent: bool = False, flags: int = 0) -> int:
 
 def keep_addresses(name: str) -> None:
     """IPv6 addresses stay when the interface is taken down, as IPv4's do; where that cannot be had, they are gone then."""
-    with suppress(OSError):  # without IPv6, or where /proc/sys is read-only
-        Path("/proc/sys/net/ipv6/conf", name, "keep_addr_on_down").write_text("1")
+    set_ipv6(name, keep_addr_on_down=1)
+
+
+def set_ipv6(name: str, **settings: int) -> None:
+    """Write what can be written: without IPv6, or where /proc/sys is read-only, nothing."""
+    for setting, value in settings.items():
+        with suppress(OSError):
+            Path("/proc/sys/net/ipv6/conf", name, setting).write_text(str(value))
 
 
 def offload(descriptor: int) -> None:

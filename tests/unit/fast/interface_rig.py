@@ -116,6 +116,18 @@ class Pipe(Line):
     def fileno(self) -> int:
         return self.near.fileno()
 
+    def taken(self) -> list[bytes]:
+        """What native I/O has written there."""
+        return received(self.far)
+
+    def shut(self) -> None:
+        self.near.close()
+        self.far.close()
+
+
+class Shared(Pipe):
+    """One that the reference writes to as well."""
+
     def send(self, packets: list[bytes]) -> None:
         for packet in packets:
             try:
@@ -133,11 +145,7 @@ class Pipe(Line):
 
     def taken(self) -> list[bytes]:
         gone, self.gone = self.gone, []
-        return gone + received(self.far)
-
-    def shut(self) -> None:
-        self.near.close()
-        self.far.close()
+        return gone + super().taken()
 
 
 class Rig:
@@ -151,8 +159,8 @@ class Rig:
         for number, reqid in enumerate(REQIDS):
             near, far = map(parse, OUTSIDE[number])
             self.far.notice(InterfacePolicies(NAMES[number], 7 + number, _policies(reqid, far, near)))
-        self.tun, self.esp, self.out, self.wire = Pipe(), Pipe(), Pipe(), Line()
-        self.pipes = tuple(Pipe() for _ in REQIDS)
+        self.tun, self.esp, self.out, self.wire = Shared(), Shared(), Shared(), Line()
+        self.pipes = tuple(Shared() for _ in REQIDS)
         self._descriptors = [pipe.near.detach() for pipe in self.pipes]
         self.loop = Loop()
         self.pump = self._made_pump()

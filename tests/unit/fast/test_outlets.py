@@ -1,6 +1,5 @@
 """Native I/O of virtual tunnel interfaces: super packets both ways, each interface its own. M22."""
 
-import socket
 import struct
 from collections.abc import Iterator
 
@@ -19,7 +18,8 @@ from koura.sim.entropy import Seeded
 from koura.spd.policy import Policy
 from koura.stack import Stack
 from koura.traffic.outcome import Applied, Origin
-from tests.unit.host.test_pump import Line, Standing
+from tests.unit.fast.interface_rig import Pipe
+from tests.unit.host.test_pump import Standing
 from tests.unit.stack.kit import GCM, Host
 from tests.unit.traffic.kit import A, B, policy, selector, tunnel
 
@@ -51,31 +51,6 @@ def segments(seq: int, count: int = 5) -> list[bytes]:
     return [
         bytes(IP(**head, id=7 + n) / TCP(sport=5, dport=6, seq=seq + 100 * n, flags="A") / Raw(bytes((n,)) * 100)) for n in range(count)
     ]
-
-
-class Pipe(Line):
-    """An attachment whose kernel is the other end of a pair of sockets."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.near, self.far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        for end in (self.near, self.far):
-            end.setblocking(False)
-
-    def fileno(self) -> int:
-        return self.near.fileno()
-
-    def taken(self) -> list[bytes]:
-        found = []
-        while True:
-            try:
-                found.append(self.far.recv(1 << 17))
-            except BlockingIOError:
-                return found
-
-    def shut(self) -> None:
-        self.near.close()
-        self.far.close()
 
 
 class World:

@@ -3,6 +3,9 @@
 import errno
 import socket
 import struct
+from typing import cast
+
+import pytest
 
 from koura.address import Prefix, parse
 from koura.host import rtnetlink
@@ -57,3 +60,26 @@ def test_the_kernel_says_which_of_many_requests_it_refused() -> None:
         assert found.interface > 0
     finally:
         asking.close()
+
+
+class Listener:
+    """Says what it is to say, and then that there is nothing."""
+
+    def __init__(self, *said: bytes | int) -> None:
+        self._said = list(said)
+
+    def recv(self, _octets: int) -> bytes:
+        one = self._said.pop(0) if self._said else errno.EAGAIN
+        if isinstance(one, int):
+            raise OSError(one, "said nothing")
+        return one
+
+
+def test_what_was_told_by_now_and_that_there_was_more() -> None:
+    made = rtnetlink.replace(Prefix(parse("10.1.0.0"), 16), TABLE, interface=3)
+    heard = cast(socket.socket, Listener(made + made, errno.ENOBUFS, made))
+    body = made[16:]
+    assert list(rtnetlink.told(heard)) == [(24, body), (24, body), (rtnetlink.TOO_MUCH, b""), (24, body)]
+    assert list(rtnetlink.told(heard)) == []
+    with pytest.raises(OSError, match="said nothing"):
+        list(rtnetlink.told(cast(socket.socket, Listener(errno.EBADF))))
